@@ -1,0 +1,68 @@
+// Package queue keeps clients waiting in order, and out of harm's way, while
+// no server is there to serve them.
+//
+// # Two stages
+//
+// The first stage is the kernel's accept queue of each Listener. Listeners are
+// bound once and held by several processes, so handshakes are completed and
+// connections queued whatever has died. Nothing can be lost here, and it is
+// the place to wait for as long as it has room.
+//
+// The second stage is the FIFO: accepted connections lying as messages in a
+// Unix socketpair whose ends several processes hold. It is used when the first
+// is nearly full or a server has been missing for long (Policy), since only an
+// accepted connection can be told 503 (Refuser). It survives the death of
+// whoever filled it.
+//
+//	client ──▶ kernel's accept queue ──Collect──▶ FIFO ──Take──▶ server
+//	                    │                           └─TakeOlder─▶ Refuser: 503
+//	                    └────────────Accept────────────────────▶ server
+//
+// # Hand-off
+//
+// Order is first come, first served over both stages, kept by a protocol
+// between the manager and the server:
+//
+//	manager                                server
+//	no server is ready: may Collect,
+//	TakeOlder and Refuse, as Decide says   starts
+//	                            ◀──────    "ready"
+//	Decide says Stop: ends a Collect
+//	that runs, and from now on neither
+//	Puts nor Takes
+//	"go"                        ──────▶
+//	                                       Take until ErrEmpty, by one loop;
+//	                                       only then Accept on the listeners
+//
+// Thus one consumer at a time: the manager before "go", that server after it,
+// until it has died or has said that it drains. What is put into the FIFO
+// before "go" is older than all that is in the listeners after it. "go" is
+// idempotent: a manager that was started anew repeats it to a server that says
+// it is ready. A Take at the wrong time breaks the order, never a connection
+// (see Take).
+//
+// Within one listener the order is exact; between listeners, to within one
+// round of Collect.
+//
+// # What is not kept
+//
+// A manager killed between accept and the end of Put, some microseconds, takes
+// that one connection along. Custody (the keeper) closes this gap as well.
+// Without privilege the FIFO is smaller than asked for: see NewFIFO.
+//
+// # What to measure
+//
+//	depth     Listener.Backlog().Queued of each listener, FIFO.Len, FIFO.Bytes
+//	wait      Entry.Age at Take
+//	overflow  FIFO.Overflows, and Decide's reason Overflow
+//	answered  RefuserStats: Answered, Curt, Failed
+//
+// The depths are asked of the kernel and therefore right in every process; the
+// counters start at 0 with each process, which adds them to its own statistics.
+//
+// # What it is not
+//
+// Not a load balancer, not an admission control for a server that is ready: its
+// backlog is its own affair. It knows no protocol but the one answer 503, keeps
+// no log, and starts no process.
+package queue

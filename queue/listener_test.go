@@ -1,0 +1,239 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestListenAddresses(t *testing.T) {
+	for _, c := range []struct{ in, name, fault string }{
+		{"127.0.0.1:8080", "127.0.0.1:8080", ""},
+		{"localhost:80", "127.0.0.1:80", ""},
+		{"[::1]:8080", "[::1]:8080", ""},
+		{"[::]:8080", "[::]:8080", ""},
+		{"[0:0::1]:8080", "[::1]:8080", ""},
+		{"[fe80::1%lo]:1", "[fe80::1%1]:1", ""},
+		{":8080", "*:8080", ""},
+		{"*:8080", "*:8080", ""},
+		{"0.0.0.0:0", "0.0.0.0:0", ""},
+		{"8080", "", "no port"},
+		{"127.0.0.1:", "", "port is not a number"},
+		{"127.0.0.1:65536", "", "port is not a number"},
+		{"127.0.0.1:-1", "", "port is not a number"},
+		{"example.com:80", "", "host is not an IP address"},
+		{"::1:80", "", "brackets"},
+		{"[127.0.0.1]:80", "", "brackets"},
+		{"[::ffff:127.0.0.1]:80", "", "write an IPv4 address"},
+		{"[fe80::1%none0]:1", "", "no such interface"},
+	} {
+		got, err := ListenerName(c.in)
+		if c.fault == "" && (err != nil || got != c.name) {
+			t.Errorf("ListenerName(%q) = %q, %v; want %q", c.in, got, err, c.name)
+		}
+		if c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault)) {
+			t.Errorf("ListenerName(%q) error = %v; want one with %q", c.in, err, c.fault)
+		}
+	}
+}
+
+func FuzzListenerName(f *testing.F) {
+	for _, s := range []string{"127.0.0.1:80", "[::1]:0", ":1", "*:2", "[fe80::1%1]:3", "::", "[]:1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		name, err := ListenerName(s)
+		if err != nil {
+			return
+		}
+		if again, err := ListenerName(name); err != nil || again != name {
+			t.Errorf("ListenerName(%q) = %q, whose name is %q, %v", s, name, again, err)
+		}
+	})
+}
+
+func TestAcceptedConnectionsInheritOptions(t *testing.T) {
+	l := mustBind(t, "127.0.0.1:0", 16)
+	dial(t, l)
+	fd := mustAccept(t, l)
+	defer unix.Close(fd)
+	for name, o := range map[string][2]int{
+		"TCP_NODELAY":  {unix.IPPROTO_TCP, unix.TCP_NODELAY},
+		"SO_KEEPALIVE": {unix.SOL_SOCKET, unix.SO_KEEPALIVE},
+		"SO_OOBINLINE": {unix.SOL_SOCKET, unix.SO_OOBINLINE},
+	} {
+		if v, err := unix.GetsockoptInt(fd, o[0], o[1]); err != nil || v == 0 {
+			t.Errorf("%s of accepted connection = %d, %v; want it set", name, v, err)
+		}
+	}
+	if fl, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); fl&unix.O_NONBLOCK == 0 {
+		t.Error("accepted connection is blocking")
+	}
+	if fl, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); fl&unix.FD_CLOEXEC == 0 {
+		t.Error("accepted connection would be inherited by exec")
+	}
+	if _, err := l.Accept(); !errors.Is(err, ErrEmpty) {
+		t.Errorf("second Accept: %v, want ErrEmpty", err)
+	}
+}
+
+func TestWildcards(t *testing.T) {
+	all := mustBind(t, ":0", 16)
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		c, err := net.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(int(all.Addr().Port()))))
+		if err != nil {
+			t.Errorf("listener on * does not serve %s: %v", host, err)
+			continue
+		}
+		c.Close()
+	}
+	six := mustBind(t, "[::]:0", 16)
+	// The same port must be free for IPv4: [::] is IPv6 only.
+	if l, err := Bind(fmt.Sprintf("0.0.0.0:%d", six.Addr().Port()), 16); err != nil {
+		t.Errorf("0.0.0.0 beside [::]: %v", err)
+	} else {
+		l.Close()
+	}
+}
+
+func TestAddressInUseNamesAddressAndHolder(t *testing.T) {
+	l := mustBind(t, "127.0.0.1:0", 16)
+	for _, addr := range []string{l.Addr().String(), fmt.Sprintf(":%d", l.Addr().Port())} {
+		_, err := Bind(addr, 16)
+		var inUse *InUseError
+		if !errors.As(err, &inUse) || !errors.Is(err, unix.EADDRINUSE) {
+			t.Fatalf("Bind(%s) = %v, want InUseError", addr, err)
+		}
+		name, _ := ListenerName(addr)
+		if inUse.Addr != name || !strings.Contains(err.Error(), name) {
+			t.Errorf("error %q does not name %s", err, name)
+		}
+		if want := fmt.Sprintf("pid %d (", os.Getpid()); !strings.Contains(inUse.Holder, want) {
+			t.Errorf("holder %q, want %q", inUse.Holder, want)
+		}
+	}
+}
+
+func TestBindElsewhere(t *testing.T) {
+	if _, err := Bind("192.0.2.1:1", 1); !errors.Is(err, unix.EADDRNOTAVAIL) || !strings.Contains(err.Error(), "192.0.2.1:1") {
+		t.Errorf("Bind on a foreign address: %v", err)
+	}
+}
+
+func TestBacklogIsWhatTheKernelHolds(t *testing.T) {
+	l := mustBind(t, "127.0.0.1:0", 8)
+	for i := range 6 {
+		if b, err := l.Backlog(); err != nil || b != (Backlog{i, 8}) || b.NearlyFull() {
+			t.Fatalf("with %d waiting: %+v, %v, nearly full %v", i, b, err, b.NearlyFull())
+		}
+		dial(t, l)
+	}
+	if b, _ := l.Backlog(); !b.NearlyFull() {
+		t.Errorf("%+v is not nearly full", b)
+	}
+}
+
+func TestFullerBacklog(t *testing.T) {
+	half, most, none := Backlog{50, 100}, Backlog{9, 10}, Backlog{}
+	for _, c := range []struct{ a, b, want Backlog }{
+		{half, most, most}, {most, half, most}, {none, half, half}, {half, none, half}, {none, none, none},
+	} {
+		if got := c.a.Fuller(c.b); got != c.want {
+			t.Errorf("%v.Fuller(%v) = %v", c.a, c.b, got)
+		}
+	}
+}
+
+func TestListenerIsAdoptedWithWhatWaitsInIt(t *testing.T) {
+	l := mustBind(t, "127.0.0.1:0", 16)
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := dial(t, l)
+	l.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	f.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := FromFD(fd, l.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if again.Name() != l.Name() || again.ID() != l.ID() || again.Addr() != l.Addr() {
+		t.Errorf("adopted as %s on %s, want %s on %s", again.Name(), again.Addr(), l.Name(), l.Addr())
+	}
+	conn := mustAccept(t, again)
+	defer unix.Close(conn)
+	writeByte(t, conn, 'x')
+	if got := readByte(t, client); got != 'x' {
+		t.Errorf("client read %q", got)
+	}
+}
+
+func TestForeignDescriptorsAreNotAdopted(t *testing.T) {
+	l := mustBind(t, "127.0.0.1:0", 16)
+	all := mustBind(t, ":0", 16)
+	client := dial(t, l).(*net.TCPConn)
+	cf, _ := client.File()
+	defer cf.Close()
+	pipe, w, _ := os.Pipe()
+	defer pipe.Close()
+	defer w.Close()
+	for _, c := range []struct {
+		what  string
+		fd    int
+		addr  string
+		adopt bool
+	}{
+		{"a pipe", int(pipe.Fd()), "", false},
+		{"a connection", int(cf.Fd()), "", false},
+		{"a closed number", 1 << 20, "", false},
+		{"another port", l.FD(), "127.0.0.1:1", false},
+		{"another address", l.FD(), "127.0.0.2:0", false},
+		{"a wildcard for one address", l.FD(), "*:0", false},
+		{"nonsense asked for", l.FD(), "nonsense", false},
+		{"any port", l.FD(), "127.0.0.1:0", true},
+		{"anything", l.FD(), "", true},
+		{"the wildcard", all.FD(), "*:0", true},
+	} {
+		fd := c.fd
+		if c.adopt {
+			fd, _ = unix.Dup(fd)
+		}
+		got, err := FromFD(fd, c.addr)
+		if (err == nil) != c.adopt {
+			t.Errorf("%s: adopt = %v", c.what, err)
+		}
+		if err == nil {
+			got.Close()
+		}
+	}
+	if name := NameOf(all.FD(), all.Addr()); name != fmt.Sprintf("*:%d", all.Addr().Port()) {
+		t.Errorf("name of the wildcard is %s", name)
+	}
+}
+
+func FuzzListenRows(f *testing.F) {
+	for _, p := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		if text, err := os.ReadFile(p); err == nil {
+			f.Add(text)
+		}
+	}
+	f.Add([]byte("   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		for _, r := range parseListenRows(text) {
+			if !r.addr.Addr().IsValid() || r.inode == "" {
+				t.Errorf("row %+v", r)
+			}
+		}
+	})
+}
