@@ -1,0 +1,294 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// ParseAddress checks a listener's address and gives its canonical form, by which a listener is known for as long as
+// the instance lives:
+//
+//	127.0.0.1:8080   [2001:db8::1]:8080   one address
+//	0.0.0.0:8080     [::]:8080            every address of that family only
+//	:8080            *:8080               every address of both families (":8080")
+//	localhost:8080                        127.0.0.1:8080
+//
+// Port 0 lets the kernel choose. Other names are refused: what a name means can change between two starts, and a
+// listener that moves loses its connections.
+func ParseAddress(text string) (string, error) {
+	host, port, err := splitHostPort(text)
+	if err != nil {
+		return "", err
+	}
+	switch host {
+	case "", "*":
+		return ":" + strconv.Itoa(port), nil
+	case "localhost":
+		host = "127.0.0.1"
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return "", fmt.Errorf("must be IP:PORT, not the name %q", clip(host))
+	}
+	return netip.AddrPortFrom(ip.Unmap(), uint16(port)).String(), nil
+}
+
+func splitHostPort(text string) (host string, port int, err error) {
+	i := strings.LastIndexByte(text, ':')
+	if i < 0 {
+		if n, err := strconv.ParseUint(text, 10, 16); err == nil {
+			return "", 0, fmt.Errorf("must be IP:PORT, such as 127.0.0.1:%d or :%d", n, n)
+		}
+		return "", 0, errors.New("must be IP:PORT, such as 127.0.0.1:8080")
+	}
+	host = text[:i]
+	if in, ok := strings.CutPrefix(host, "["); ok {
+		if host, ok = strings.CutSuffix(in, "]"); !ok || !strings.Contains(host, ":") {
+			return "", 0, errors.New("must be IP:PORT with an IPv6 address in brackets, such as [::1]:8080")
+		}
+	} else if strings.Contains(host, ":") {
+		return "", 0, errors.New("must be IP:PORT with an IPv6 address in brackets, such as [::1]:8080")
+	}
+	n, err := parseCount(text[i+1:])
+	if err != nil || n < 0 || n > 65535 {
+		return "", 0, fmt.Errorf("has the port %q, must be 0 to 65535", clip(text[i+1:]))
+	}
+	return host, int(n), nil
+}
+
+// overlap reports whether the kernel would refuse to listen on both canonical addresses. Port 0 never collides with
+// another port, but two equal texts do: a listener is known by its text.
+func overlap(a, b string) bool {
+	if a == b {
+		return true
+	}
+	ha, pa, _ := splitHostPort(a)
+	hb, pb, _ := splitHostPort(b)
+	if pa != pb || pa == 0 {
+		return false
+	}
+	if ha == "" || hb == "" {
+		return true
+	}
+	ia, errA := netip.ParseAddr(ha)
+	ib, errB := netip.ParseAddr(hb)
+	if errA != nil || errB != nil || ia.Is4() != ib.Is4() {
+		return false
+	}
+	return ia.IsUnspecified() || ib.IsUnspecified()
+}
+
+// A Mapping sends what begins with Prefix to Origin. Both are canonical.
+type Mapping struct {
+	Prefix string `json:"prefix"` // "/path", "http://host/path" or "http://host:port/path"
+	Origin string `json:"origin"` // "http://host[:port][/path]" or "builtin:"
+}
+
+// Builtin is the origin that the server answers itself.
+const Builtin = "builtin:"
+
+// String is the form of the command line, PREFIX=ORIGIN.
+func (m Mapping) String() string { return m.Prefix + "=" + m.Origin }
+
+// A Rule is a Mapping taken apart.
+type Rule struct {
+	Host string // lower case, no brackets; "": any host
+	Port int    // 0: any port
+	Path string // begins with "/"
+
+	Builtin    bool   // the origin is built in; the fields below are zero
+	OriginHost string // lower case, no brackets: a name or an IP address
+	OriginPort int    // never 0
+	OriginPath string // "" or begins with "/"
+}
+
+// Rule takes m apart. It is valid for every Mapping in a checked Config; the zero Rule is returned for any other.
+func (m Mapping) Rule() Rule {
+	p, errP := parsePrefix(m.Prefix)
+	o, errO := parseOrigin(m.Origin)
+	if errP != nil || errO != nil {
+		return Rule{}
+	}
+	r := Rule{Host: p.host, Port: p.port, Path: p.path}
+	if o.host == "" {
+		r.Builtin = true
+		return r
+	}
+	r.OriginHost, r.OriginPort, r.OriginPath = o.host, o.port, o.path
+	if r.OriginPort == 0 {
+		r.OriginPort = 80
+	}
+	return r
+}
+
+// A target is a URL of the small form that rules have.
+type target struct {
+	host string // "" for a mere path, and for builtin:
+	port int
+	path string
+}
+
+func (t target) String() string {
+	if t.host == "" {
+		return t.path
+	}
+	h := t.host
+	if strings.Contains(h, ":") {
+		h = "[" + h + "]"
+	}
+	if t.port != 0 {
+		h += ":" + strconv.Itoa(t.port)
+	}
+	return "http://" + h + t.path
+}
+
+func parseMapping(e element) (Mapping, []Problem) {
+	var ps []Problem
+	if !e.pair {
+		e.text, e.origin = splitMapping(e.text)
+		e.originAt = e.at
+	}
+	p, err := parsePrefix(e.text)
+	if err != nil {
+		ps = append(ps, Problem{place: e.at, Msg: err.Error()})
+	}
+	o, err := parseOrigin(e.origin)
+	if err != nil {
+		ps = append(ps, Problem{place: e.originAt, Msg: err.Error()})
+	}
+	if ps != nil {
+		return Mapping{}, ps
+	}
+	m := Mapping{Prefix: p.String(), Origin: o.String()}
+	if o.host == "" {
+		m.Origin = Builtin
+	}
+	return m, nil
+}
+
+// splitMapping divides PREFIX=ORIGIN. A path may hold a "=", so the one before an origin's scheme is preferred.
+func splitMapping(text string) (prefix, origin string) {
+	for _, scheme := range []string{"=http://", "=https://", "=" + Builtin} {
+		if i := strings.Index(text, scheme); i >= 0 {
+			return text[:i], text[i+1:]
+		}
+	}
+	prefix, origin, _ = strings.Cut(text, "=")
+	return prefix, origin
+}
+
+func parsePrefix(text string) (target, error) {
+	const form = "prefix must be /path, http://host/path or http://host:port/path"
+	if strings.HasPrefix(text, "/") {
+		return target{path: text}, checkPath("prefix", text)
+	}
+	rest, ok := strings.CutPrefix(text, "http://")
+	if !ok {
+		return target{}, errors.New(form)
+	}
+	t, err := parseAuthority("prefix", rest)
+	if err == nil && t.path == "" {
+		t.path = "/"
+	}
+	return t, err
+}
+
+func parseOrigin(text string) (target, error) {
+	if text == Builtin {
+		return target{}, nil
+	}
+	rest, ok := strings.CutPrefix(text, "http://")
+	switch {
+	case ok:
+		t, err := parseAuthority("origin", rest)
+		if err == nil && t.port == 0 && hasPort(rest) {
+			return t, errors.New("origin must not have port 0")
+		}
+		return t, err
+	case strings.HasPrefix(text, "https://"):
+		return target{}, errors.New("origin must be http://host[:port][/path]: https is not available")
+	case text == "":
+		return target{}, errors.New("origin is missing, must be http://host[:port][/path]")
+	}
+	return target{}, errors.New("origin must be http://host[:port][/path], or builtin: for the built-in page")
+}
+
+func hasPort(rest string) bool {
+	authority, _, _ := strings.Cut(rest, "/")
+	return strings.HasSuffix(authority, ":0")
+}
+
+// parseAuthority reads host[:port][/path].
+func parseAuthority(what, rest string) (target, error) {
+	var t target
+	authority := rest
+	if i := strings.IndexByte(rest, '/'); i >= 0 {
+		authority, t.path = rest[:i], rest[i:]
+		if err := checkPath(what, t.path); err != nil {
+			return t, err
+		}
+	}
+	if strings.Contains(authority, "@") {
+		return t, fmt.Errorf("%s must not have a user name", what)
+	}
+	if strings.HasPrefix(authority, "[") && !strings.Contains(authority, "]") {
+		return t, fmt.Errorf("%s has the malformed IPv6 address %q", what, clip(authority))
+	}
+	host := authority
+	if i := strings.LastIndexByte(authority, ':'); i > strings.LastIndexByte(authority, ']') {
+		n, err := parseCount(authority[i+1:])
+		if err != nil || n < 0 || n > 65535 {
+			return t, fmt.Errorf("%s has the port %q, must be 1 to 65535", what, clip(authority[i+1:]))
+		}
+		host, t.port = authority[:i], int(n)
+	}
+	t.host = strings.ToLower(host)
+	if in, ok := strings.CutPrefix(t.host, "["); ok {
+		t.host = strings.TrimSuffix(in, "]")
+		if ip, err := netip.ParseAddr(t.host); err != nil || !ip.Is6() || ip.Zone() != "" || !strings.HasSuffix(host, "]") {
+			return t, fmt.Errorf("%s has the malformed IPv6 address %q", what, clip(host))
+		}
+		return t, nil
+	}
+	return t, checkHost(what, t.host)
+}
+
+// checkHost accepts an IPv4 address and names of letters, digits, "-", "_" and ".": what DNS and every origin's Host
+// check agree on.
+func checkHost(what, host string) error {
+	if host == "" {
+		return fmt.Errorf("%s has no host", what)
+	}
+	bad := func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.')
+	}
+	if len(host) > 253 || strings.IndexFunc(host, bad) >= 0 || host[0] == '.' || strings.Contains(host, "..") {
+		return fmt.Errorf("%s has the malformed host %q", what, clip(host))
+	}
+	return nil
+}
+
+// checkPath refuses what could not be compared with, or sent in, a request target.
+func checkPath(what, path string) error {
+	for _, r := range path {
+		if r <= ' ' || r >= 0x7f || strings.ContainsRune(`"<>\^`+"`{|}", r) {
+			return fmt.Errorf("%s has %q in its path, must be percent-encoded", what, r)
+		}
+	}
+	if strings.ContainsAny(path, "?#") {
+		return fmt.Errorf("%s must not have a query or fragment", what)
+	}
+	if _, err := url.PathUnescape(path); err != nil {
+		return fmt.Errorf("%s has malformed percent-encoding in its path", what)
+	}
+	for seg := range strings.SplitSeq(path, "/") {
+		if seg == "." || seg == ".." {
+			return fmt.Errorf("%s must not have %q in its path", what, seg)
+		}
+	}
+	return nil
+}

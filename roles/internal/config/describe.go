@@ -1,0 +1,168 @@
+package config
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// limits describes what values a setting accepts; "" if its kind says it all.
+func (s *Setting) limits() string {
+	switch {
+	case s.Kind == Choice:
+		return strings.Join(s.Choices, ", ")
+	case s.Kind != Count && s.Kind != Size && s.Kind != Duration:
+		return ""
+	}
+	text := s.number(s.Min) + " to " + s.number(s.Max)
+	if s.Zero != "" {
+		text += ", or 0: " + s.Zero
+	}
+	return text
+}
+
+// typeText is the kind with its unit.
+func (s *Setting) typeText() string {
+	if s.Unit == "" || s.Kind == Size {
+		return s.Kind.String()
+	}
+	return s.Kind.String() + " of " + s.Unit
+}
+
+func (s *Setting) defaultText() string {
+	if s.Default == "" {
+		return "none"
+	}
+	return s.Default
+}
+
+func (s *Setting) reloadText() string {
+	if s.Reloadable {
+		return "by reload"
+	}
+	return "by restart"
+}
+
+// Describe writes the table for a terminal; this is `config describe`. With names, only those settings, or everything
+// in those sections; a name that is neither is an error.
+func Describe(w io.Writer, names ...string) error {
+	rows, err := choose(names)
+	if err != nil {
+		return err
+	}
+	b := bufio.NewWriter(w)
+	for i, s := range rows {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(b, "%s\n    %s\n    type:     %s\n", s.Name, s.Help, s.typeText())
+		if l := s.limits(); l != "" {
+			fmt.Fprintf(b, "    values:   %s\n", l)
+		}
+		fmt.Fprintf(b, "    default:  %s\n    changed:  %s\n    variable: %s\n", s.defaultText(), s.reloadText(), s.EnvName())
+	}
+	return b.Flush()
+}
+
+func choose(names []string) ([]*Setting, error) {
+	var rows []*Setting
+	if len(names) == 0 {
+		for i := range table {
+			rows = append(rows, &table[i])
+		}
+		return rows, nil
+	}
+	var all []string
+	for i := range table {
+		all = append(all, table[i].Name)
+	}
+	for _, name := range names {
+		found := false
+		for i := range table {
+			if section, _ := table[i].split(); table[i].Name == name || section == name {
+				rows, found = append(rows, &table[i]), true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("%s", unknownSetting(name, all))
+		}
+	}
+	return rows, nil
+}
+
+func unknownSetting(name string, all []string) string {
+	if near := nearest(name, all); near != "" {
+		return fmt.Sprintf("no setting %q (did you mean %q?)", clip(name), near)
+	}
+	return fmt.Sprintf("no setting %q", clip(name))
+}
+
+// Markdown writes the table as the reference page.
+func Markdown(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	b.WriteString("# Settings of trafficd.yaml\n\n" +
+		"A value comes from the default, the file, the environment or a flag; the later one wins.\n" +
+		"Sizes: `123`, `64KiB`, `1MB`. Durations: `500ms`, `30s`, `1h30m`.\n")
+	section := "-"
+	for i := range table {
+		s := &table[i]
+		if sec, _ := s.split(); sec != section {
+			section = sec
+			title := "Top level"
+			if sec != "" {
+				title = "`" + sec + ":`"
+			}
+			fmt.Fprintf(b, "\n## %s\n\n| setting | type | default | values | changed | meaning |\n|---|---|---|---|---|---|\n", title)
+		}
+		fmt.Fprintf(b, "| `%s` | %s | `%s` | %s | %s | %s |\n", s.Name, s.typeText(), s.defaultText(), s.limits(), s.reloadText(),
+			strings.ReplaceAll(s.Help, "|", `\|`))
+	}
+	return b.Flush()
+}
+
+// Effective writes every value of c with where it came from; this is `config show --effective`. The result is a valid
+// configuration file.
+func (c *Config) Effective(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	fmt.Fprintf(b, "# generation %d\n", c.Generation)
+	section := ""
+	for i := range table {
+		s := &table[i]
+		sec, leaf := s.split()
+		if sec != section {
+			section = sec
+			fmt.Fprintf(b, "%s:\n", sec)
+		}
+		indent := ""
+		if sec != "" {
+			indent = "  "
+		}
+		s.effective(b, c, indent, leaf)
+	}
+	return b.Flush()
+}
+
+func (s *Setting) effective(b *bufio.Writer, c *Config, indent, leaf string) {
+	from := c.SourceOf(s.Name)
+	switch p := s.field(c).(type) {
+	case *[]string:
+		fmt.Fprintf(b, "%s%s: # %s\n", indent, leaf, from)
+		for _, a := range *p {
+			fmt.Fprintf(b, "%s  - %q\n", indent, a)
+		}
+	case *[]Mapping:
+		if len(*p) == 0 {
+			fmt.Fprintf(b, "%s%s: [] # %s\n", indent, leaf, from)
+			return
+		}
+		fmt.Fprintf(b, "%s%s: # %s\n", indent, leaf, from)
+		for _, m := range *p {
+			fmt.Fprintf(b, "%s  - {prefix: %q, origin: %q}\n", indent, m.Prefix, m.Origin)
+		}
+	case *string:
+		fmt.Fprintf(b, "%s%s: %q # %s\n", indent, leaf, *p, from)
+	default:
+		fmt.Fprintf(b, "%s%s: %s # %s\n", indent, leaf, s.format(c), from)
+	}
+}

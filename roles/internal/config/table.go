@@ -1,0 +1,196 @@
+package config
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// A Setting is one row of the table.
+type Setting struct {
+	Name       string   // dotted; the part before the dot is the section in the file
+	Kind       Kind     // how it is written
+	Unit       string   // what a number counts; "" where the kind says it all
+	Default    string   // as the operator would write it; "" for none
+	Min, Max   int64    // inclusive, for numbers (bytes, nanoseconds); Max 0: no upper limit
+	Zero       string   // what 0 means when 0 is allowed below Min; "" if it is not special
+	Choices    []string // the words of a Choice
+	Reloadable bool     // false: needs a new process
+	Help       string   // one line
+
+	field func(*Config) any // pointer to the field; *int, *int64, *time.Duration, *string, *[]string, *[]Mapping
+}
+
+// Settings returns a copy of the table, in the order of the reference.
+func Settings() []Setting { return slices.Clone(table) }
+
+const (
+	ms   = int64(time.Millisecond)
+	sec  = int64(time.Second)
+	hour = int64(time.Hour)
+	day  = 24 * hour
+	kib  = int64(1) << 10
+	mib  = int64(1) << 20
+)
+
+// table is the only list of settings there is.
+var table = []Setting{
+	{Name: "listen", Kind: Addresses, Default: "127.0.0.1:8080", Max: 64,
+		Help:  "addresses that clients connect to",
+		field: func(c *Config) any { return &c.Listen }},
+	{Name: "map", Kind: Mappings, Max: 100_000, Reloadable: true,
+		Help:  "what is fetched from where: a list of {prefix, origin}; none: the built-in page at /",
+		field: func(c *Config) any { return &c.Map }},
+	{Name: "threads", Kind: Count, Unit: "event loops", Default: "0", Min: 1, Max: 64, Zero: "one per CPU",
+		Help:  "event-loop threads of the server",
+		field: func(c *Config) any { return &c.Threads }},
+	{Name: "listen_backlog", Kind: Count, Unit: "connections", Default: "4096", Min: 1, Max: 1 << 20,
+		Help:  "connections that the kernel queues per listener; the kernel caps it at net.core.somaxconn",
+		field: func(c *Config) any { return &c.ListenBacklog }},
+
+	{Name: "autoconf.listen", Kind: AddressOrOff, Default: "127.0.0.1:8083",
+		Help:  "address of the autoconfiguration port (/proxy.pac, /wpad.dat, /synthetic.txt, /metrics)",
+		field: func(c *Config) any { return &c.Autoconf.Listen }},
+	{Name: "autoconf.pac_file", Kind: Path, Reloadable: true,
+		Help:  "file served as /proxy.pac and /wpad.dat instead of the generated one",
+		field: func(c *Config) any { return &c.Autoconf.PACFile }},
+
+	{Name: "supervision.on_manager_death", Kind: Choice, Choices: []string{Adopt, Restart}, Default: Adopt, Reloadable: true,
+		Help:  "what becomes of a running server when the manager dies",
+		field: func(c *Config) any { return &c.Supervision.OnManagerDeath }},
+	{Name: "supervision.start_deadline", Kind: Duration, Default: "30s", Min: 10 * ms, Max: hour, Reloadable: true,
+		Help:  "time a process has to become ready",
+		field: func(c *Config) any { return &c.Supervision.StartDeadline }},
+	{Name: "supervision.stop_grace", Kind: Duration, Default: "5s", Max: hour, Reloadable: true,
+		Help:  "time between TERM and KILL when a process is asked to stop, after its drain",
+		field: func(c *Config) any { return &c.Supervision.StopGrace }},
+	{Name: "supervision.restart_budget", Kind: Count, Unit: "restarts a minute", Default: "30", Min: 1, Max: 6000, Reloadable: true,
+		Help:  "restarts without delay of a process that had been ready",
+		field: func(c *Config) any { return &c.Supervision.RestartBudget }},
+	{Name: "supervision.backoff_max", Kind: Duration, Default: "60s", Min: 10 * ms, Max: hour, Reloadable: true,
+		Help:  "longest delay between two tries to start a process",
+		field: func(c *Config) any { return &c.Supervision.BackoffMax }},
+	{Name: "supervision.flap_limit", Kind: Count, Unit: "failed starts", Default: "3", Min: 1, Max: 1000, Reloadable: true,
+		Help:  "failed starts of the manager within flap_window that begin a hold",
+		field: func(c *Config) any { return &c.Supervision.FlapLimit }},
+	{Name: "supervision.flap_window", Kind: Duration, Default: "60s", Min: 10 * ms, Max: day, Reloadable: true,
+		Help:  "time within which failed starts are counted",
+		field: func(c *Config) any { return &c.Supervision.FlapWindow }},
+	{Name: "supervision.flap_hold", Kind: Duration, Default: "60s", Max: day, Reloadable: true,
+		Help:  "time without a new try once the manager flaps",
+		field: func(c *Config) any { return &c.Supervision.FlapHold }},
+	{Name: "supervision.sustained_ready", Kind: Duration, Default: "60s", Min: 10 * ms, Max: day, Reloadable: true,
+		Help:  "time a process must be ready before its delay is forgotten",
+		field: func(c *Config) any { return &c.Supervision.SustainedReady }},
+
+	{Name: "health.interval", Kind: Duration, Default: "2s", Min: 10 * ms, Max: hour, Reloadable: true,
+		Help:  "time between two heartbeats",
+		field: func(c *Config) any { return &c.Health.Interval }},
+	{Name: "health.timeout", Kind: Duration, Default: "4s", Min: 10 * ms, Max: hour, Reloadable: true,
+		Help:  "time a heartbeat may take in all",
+		field: func(c *Config) any { return &c.Health.Timeout }},
+	{Name: "health.strikes", Kind: Count, Unit: "failures in a row", Default: "2", Min: 1, Max: 100, Reloadable: true,
+		Help:  "failed heartbeats in a row that let a process be killed",
+		field: func(c *Config) any { return &c.Health.Strikes }},
+	{Name: "health.kill", Kind: Choice, Choices: []string{KillNone, KillManager, KillServer, KillAll}, Default: KillAll, Reloadable: true,
+		Help:  "which processes may be killed for failed heartbeats",
+		field: func(c *Config) any { return &c.Health.Kill }},
+	{Name: "health.core_signal", Kind: Choice, Choices: []string{"none", "QUIT", "ABRT"}, Default: "QUIT", Reloadable: true,
+		Help:  "signal sent before KILL so that the process leaves its stacks behind",
+		field: func(c *Config) any { return &c.Health.CoreSignal }},
+	{Name: "health.kill_grace", Kind: Duration, Default: "2s", Max: hour, Reloadable: true,
+		Help:  "time between the steps of a kill: TERM, core_signal, KILL",
+		field: func(c *Config) any { return &c.Health.KillGrace }},
+
+	{Name: "queue.limit", Kind: Count, Unit: "connections", Default: "1024", Min: 1, Max: 65536, Reloadable: true,
+		Help:  "connections the manager holds while no server is ready",
+		field: func(c *Config) any { return &c.Queue.Limit }},
+	{Name: "queue.max_wait", Kind: Duration, Default: "10s", Min: 10 * ms, Max: hour, Reloadable: true,
+		Help:  "time a connection waits for a server before it is answered 503",
+		field: func(c *Config) any { return &c.Queue.MaxWait }},
+	{Name: "queue.accept_after", Kind: Duration, Default: "2s", Max: hour, Reloadable: true,
+		Help:  "time without a ready server after which the manager accepts connections itself",
+		field: func(c *Config) any { return &c.Queue.AcceptAfter }},
+	{Name: "queue.retry_after", Kind: Duration, Default: "5s", Min: sec, Max: day, Reloadable: true,
+		Help:  "Retry-After of a 503, in whole seconds",
+		field: func(c *Config) any { return &c.Queue.RetryAfter }},
+
+	{Name: "cache.size", Kind: Size, Unit: "bytes", Default: "256MiB", Min: mib, Max: 1 << 44, Zero: "no cache",
+		Help:  "memory for stored responses",
+		field: func(c *Config) any { return &c.Cache.Size }},
+	{Name: "cache.max_object_size", Kind: Size, Unit: "bytes", Default: "0", Min: 1, Max: 1 << 44, Zero: "a quarter of cache.size", Reloadable: true,
+		Help:  "largest response body that is stored",
+		field: func(c *Config) any { return &c.Cache.MaxObjectSize }},
+
+	{Name: "limits.request_line", Kind: Size, Unit: "bytes", Default: "8KiB", Min: 64, Max: mib, Reloadable: true,
+		Help:  "longest request line; longer: 414",
+		field: func(c *Config) any { return &c.Limits.RequestLine }},
+	{Name: "limits.header_size", Kind: Size, Unit: "bytes", Default: "32KiB", Min: 512, Max: mib, Reloadable: true,
+		Help:  "largest message head, request line included; larger: 431",
+		field: func(c *Config) any { return &c.Limits.HeaderSize }},
+	{Name: "limits.header_fields", Kind: Count, Unit: "fields", Default: "128", Min: 8, Max: 10_000, Reloadable: true,
+		Help:  "most header fields in one message; more: 431",
+		field: func(c *Config) any { return &c.Limits.HeaderFields }},
+	{Name: "limits.connections", Kind: Count, Unit: "connections", Default: "0", Min: 1, Max: math.MaxInt32, Zero: "from RLIMIT_NOFILE", Reloadable: true,
+		Help:  "most client connections at a time",
+		field: func(c *Config) any { return &c.Limits.Connections }},
+	{Name: "limits.body_buffer", Kind: Size, Unit: "bytes", Default: "64KiB", Min: 4 * kib, Max: 64 * mib, Reloadable: true,
+		Help:  "most bytes of a body held for one connection before its sender is made to wait",
+		field: func(c *Config) any { return &c.Limits.BodyBuffer }},
+
+	{Name: "timeouts.client_header", Kind: Duration, Default: "30s", Min: 10 * ms, Max: day, Reloadable: true,
+		Help:  "time a client has to send a complete request head",
+		field: func(c *Config) any { return &c.Timeouts.ClientHeader }},
+	{Name: "timeouts.client_idle", Kind: Duration, Default: "120s", Min: 10 * ms, Max: 30 * day, Reloadable: true,
+		Help:  "time a client connection may be idle between requests",
+		field: func(c *Config) any { return &c.Timeouts.ClientIdle }},
+	{Name: "timeouts.client_body", Kind: Duration, Default: "60s", Min: 10 * ms, Max: day, Reloadable: true,
+		Help:  "time without a byte of a request body",
+		field: func(c *Config) any { return &c.Timeouts.ClientBody }},
+	{Name: "timeouts.client_write", Kind: Duration, Default: "60s", Min: 10 * ms, Max: day, Reloadable: true,
+		Help:  "time without a byte of a response being taken by the client",
+		field: func(c *Config) any { return &c.Timeouts.ClientWrite }},
+	{Name: "timeouts.origin_connect", Kind: Duration, Default: "10s", Min: 10 * ms, Max: hour, Reloadable: true,
+		Help:  "time to connect to an origin",
+		field: func(c *Config) any { return &c.Timeouts.OriginConnect }},
+	{Name: "timeouts.origin_response", Kind: Duration, Default: "60s", Min: 10 * ms, Max: day, Reloadable: true,
+		Help:  "time an origin has to begin its answer once it has the request",
+		field: func(c *Config) any { return &c.Timeouts.OriginResponse }},
+	{Name: "timeouts.origin_idle", Kind: Duration, Default: "60s", Min: 10 * ms, Max: 30 * day, Reloadable: true,
+		Help:  "time an unused origin connection is kept",
+		field: func(c *Config) any { return &c.Timeouts.OriginIdle }},
+	{Name: "timeouts.origin_body", Kind: Duration, Default: "60s", Min: 10 * ms, Max: day, Reloadable: true,
+		Help:  "time without a byte of a response body from an origin, or of a request body taken by it",
+		field: func(c *Config) any { return &c.Timeouts.OriginBody }},
+	{Name: "timeouts.tunnel_idle", Kind: Duration, Default: "1h", Min: 10 * ms, Max: 30 * day, Reloadable: true,
+		Help:  "time without a byte in either direction of a tunnel",
+		field: func(c *Config) any { return &c.Timeouts.TunnelIdle }},
+	{Name: "timeouts.drain", Kind: Duration, Default: "30s", Max: day, Reloadable: true,
+		Help:  "time a server that stops has to finish what it began",
+		field: func(c *Config) any { return &c.Timeouts.Drain }},
+
+	{Name: "origin.max_idle", Kind: Count, Unit: "connections", Default: "32", Min: 1, Max: 65536, Zero: "none is kept", Reloadable: true,
+		Help:  "unused connections kept per origin and event loop",
+		field: func(c *Config) any { return &c.Origin.MaxIdle }},
+	{Name: "proxy.via_name", Kind: Token, Default: "trafficd", Max: 64, Reloadable: true,
+		Help:  "name of this proxy in Via fields",
+		field: func(c *Config) any { return &c.Proxy.ViaName }},
+
+	{Name: "log.level", Kind: Choice, Choices: []string{"trace", "debug", "info", "warn", "error"}, Default: "info", Reloadable: true,
+		Help:  "least severe events that are logged",
+		field: func(c *Config) any { return &c.Log.Level }},
+	{Name: "log.format", Kind: Choice, Choices: []string{"auto", "json", "human"}, Default: "auto",
+		Help:  "form of the log; auto: human on a terminal, JSON elsewhere",
+		field: func(c *Config) any { return &c.Log.Format }},
+}
+
+// byName finds rows; made from the table once, never written.
+var byName = func() map[string]*Setting {
+	m := make(map[string]*Setting, len(table))
+	for i := range table {
+		m[table[i].Name] = &table[i]
+	}
+	return m
+}()
+
+func lookup(name string) *Setting { return byName[name] }

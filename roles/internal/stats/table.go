@@ -1,0 +1,171 @@
+package stats
+
+import (
+	"hash/fnv"
+	"strconv"
+)
+
+// A Metric is a column of a Row.
+type Metric int
+
+// MetricKind says how a metric moves.
+type MetricKind int
+
+// The kinds.
+const (
+	Counter MetricKind = iota // only grows, over deaths too
+	Gauge                     // what is there now; zeroed when its process is dead
+)
+
+// String is the word of the exposition format.
+func (k MetricKind) String() string {
+	if k == Gauge {
+		return "gauge"
+	}
+	return "counter"
+}
+
+// The metrics. The order is the layout; a change of it changes the layout hash.
+const (
+	ClientConnections Metric = iota
+	ClientConnectionsCurrent
+	ClientRejected
+	Requests
+	Responses1xx
+	Responses2xx
+	Responses3xx
+	Responses4xx
+	Responses5xx
+	CacheHits
+	CacheStale
+	CacheRevalidated
+	CacheMisses
+	CacheCollapsed
+	CacheStores
+	CacheUncacheable
+	CacheStoreFailures
+	OriginConnections
+	OriginConnectionsCurrent
+	OriginReused
+	OriginFailures
+	OriginRetries
+	ClientBytesIn
+	ClientBytesOut
+	OriginBytesIn
+	OriginBytesOut
+	ParseErrorsClient
+	ParseErrorsOrigin
+	TimeoutClientHeader
+	TimeoutClientIdle
+	TimeoutClientBody
+	TimeoutClientWrite
+	TimeoutOriginConnect
+	TimeoutOriginResponse
+	TimeoutOriginBody
+	TimeoutTunnel
+	Tunnels
+	TunnelsCurrent
+	ClientAborts
+	OriginAborts
+	Heartbeats
+	QueueAccepted
+	QueueDepth
+	QueueHandedOver
+	QueueWait
+	QueueOverflow
+	QueueExpired
+	Reloads
+	ReloadsRefused
+	ControlRequests
+	numMetrics
+)
+
+// A Desc is a row of the table of metrics. Metrics of one family differ in the label only.
+type Desc struct {
+	Family string // without the prefix; as Prometheus wants it: _total for counters, unit before that
+	Label  string // "" or the name of the label
+	Value  string // the label's value
+	Kind   MetricKind
+	Unit   string // of the stored number: "", bytes, ns
+	Help   string // one line; of the first of the family
+}
+
+// JSONName is the flat name of the JSON form: family, and value if there is a label.
+func (d Desc) JSONName() string {
+	if d.Label == "" {
+		return d.Family
+	}
+	return d.Family + "." + d.Value
+}
+
+// table describes every metric; indexed by Metric.
+var table = [numMetrics]Desc{
+	ClientConnections:        {Family: "client_connections_total", Help: "Client connections accepted."},
+	ClientConnectionsCurrent: {Family: "client_connections", Kind: Gauge, Help: "Client connections open now."},
+	ClientRejected:           {Family: "client_connections_rejected_total", Help: "Client connections closed at once because of limits.connections."},
+	Requests:                 {Family: "requests_total", Help: "Requests begun, heartbeats not counted."},
+	Responses1xx:             {Family: "responses_total", Label: "class", Value: "1xx", Help: "Responses sent to clients, by class of status."},
+	Responses2xx:             {Family: "responses_total", Label: "class", Value: "2xx"},
+	Responses3xx:             {Family: "responses_total", Label: "class", Value: "3xx"},
+	Responses4xx:             {Family: "responses_total", Label: "class", Value: "4xx"},
+	Responses5xx:             {Family: "responses_total", Label: "class", Value: "5xx"},
+	CacheHits:                {Family: "cache_lookups_total", Label: "result", Value: "hit", Help: "Requests looked up in the cache, by what was found."},
+	CacheStale:               {Family: "cache_lookups_total", Label: "result", Value: "stale"},
+	CacheRevalidated:         {Family: "cache_revalidated_total", Help: "Stale responses that the origin confirmed with 304."},
+	CacheMisses:              {Family: "cache_lookups_total", Label: "result", Value: "miss"},
+	CacheCollapsed:           {Family: "cache_collapsed_total", Help: "Requests that waited for another's fetch of the same object."},
+	CacheStores:              {Family: "cache_stores_total", Help: "Responses stored."},
+	CacheUncacheable:         {Family: "cache_uncacheable_total", Help: "Responses that were not allowed to be stored."},
+	CacheStoreFailures:       {Family: "cache_store_failures_total", Help: "Responses not stored for lack of space or because the fetch broke off."},
+	OriginConnections:        {Family: "origin_connections_total", Help: "Connections opened to origins."},
+	OriginConnectionsCurrent: {Family: "origin_connections", Kind: Gauge, Help: "Origin connections open now."},
+	OriginReused:             {Family: "origin_reused_total", Help: "Requests sent over an origin connection used before."},
+	OriginFailures:           {Family: "origin_failures_total", Help: "Requests for which no origin gave an answer."},
+	OriginRetries:            {Family: "origin_retries_total", Help: "Requests sent to the origin once more on a new connection."},
+	ClientBytesIn:            {Family: "client_received_bytes_total", Unit: "bytes", Help: "Bytes received from clients."},
+	ClientBytesOut:           {Family: "client_sent_bytes_total", Unit: "bytes", Help: "Bytes sent to clients."},
+	OriginBytesIn:            {Family: "origin_received_bytes_total", Unit: "bytes", Help: "Bytes received from origins."},
+	OriginBytesOut:           {Family: "origin_sent_bytes_total", Unit: "bytes", Help: "Bytes sent to origins."},
+	ParseErrorsClient:        {Family: "parse_errors_total", Label: "side", Value: "client", Help: "Messages refused as malformed or too large."},
+	ParseErrorsOrigin:        {Family: "parse_errors_total", Label: "side", Value: "origin"},
+	TimeoutClientHeader:      {Family: "timeouts_total", Label: "kind", Value: "client_header", Help: "Time limits that ran out, by setting."},
+	TimeoutClientIdle:        {Family: "timeouts_total", Label: "kind", Value: "client_idle"},
+	TimeoutClientBody:        {Family: "timeouts_total", Label: "kind", Value: "client_body"},
+	TimeoutClientWrite:       {Family: "timeouts_total", Label: "kind", Value: "client_write"},
+	TimeoutOriginConnect:     {Family: "timeouts_total", Label: "kind", Value: "origin_connect"},
+	TimeoutOriginResponse:    {Family: "timeouts_total", Label: "kind", Value: "origin_response"},
+	TimeoutOriginBody:        {Family: "timeouts_total", Label: "kind", Value: "origin_body"},
+	TimeoutTunnel:            {Family: "timeouts_total", Label: "kind", Value: "tunnel_idle"},
+	Tunnels:                  {Family: "tunnels_total", Help: "Tunnels opened by CONNECT or Upgrade."},
+	TunnelsCurrent:           {Family: "tunnels", Kind: Gauge, Help: "Tunnels open now."},
+	ClientAborts:             {Family: "aborts_total", Label: "side", Value: "client", Help: "Exchanges broken off by a peer."},
+	OriginAborts:             {Family: "aborts_total", Label: "side", Value: "origin"},
+	Heartbeats:               {Family: "heartbeats_total", Help: "Heartbeats answered."},
+	QueueAccepted:            {Family: "queue_accepted_total", Help: "Connections taken into the manager's queue."},
+	QueueDepth:               {Family: "queue_depth", Kind: Gauge, Help: "Connections in the manager's queue now."},
+	QueueHandedOver:          {Family: "queue_handed_over_total", Help: "Connections handed from the manager's queue to a server."},
+	QueueWait:                {Family: "queue_wait_seconds_total", Unit: "ns", Help: "Time that connections spent in the manager's queue."},
+	QueueOverflow:            {Family: "queue_rejected_total", Label: "reason", Value: "overflow", Help: "Connections answered 503 from the manager's queue."},
+	QueueExpired:             {Family: "queue_rejected_total", Label: "reason", Value: "expired"},
+	Reloads:                  {Family: "config_reloads_total", Label: "result", Value: "published", Help: "Configuration reloads, by verdict."},
+	ReloadsRefused:           {Family: "config_reloads_total", Label: "result", Value: "refused"},
+	ControlRequests:          {Family: "control_requests_total", Help: "Requests on the control socket."},
+}
+
+// Describe returns the description of m.
+func (m Metric) Describe() Desc { return table[m] }
+
+// Metrics is how many there are; they are numbered from 0.
+const Metrics = int(numMetrics)
+
+// layoutHash is different for any two builds that would not agree on what a word means.
+func layoutHash() uint64 {
+	h := fnv.New64a()
+	for _, d := range table {
+		h.Write([]byte(d.JSONName() + "\x00" + d.Kind.String() + d.Unit + "\n"))
+	}
+	for _, n := range []int{roleWords, bankWords, RowSize, MaxLoops, Banks, Size} {
+		h.Write([]byte(strconv.Itoa(n) + "\n"))
+	}
+	return h.Sum64()
+}
