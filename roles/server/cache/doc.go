@@ -1,0 +1,82 @@
+// Package cache keeps responses in one shared mapping that outlives the process: a
+// server killed between any two stores loses nothing that it had published, and the next one
+// finds its objects at once, without a scan of them.
+//
+// # Layout
+//
+//	| superblock | segment table | index                | segment 0 | segment 1 | …
+//	  one page     64 B a segment   256 B a set of 16      64 KiB to 1 MiB each
+//
+// The store is log-structured. An arena (one for each event loop) allocates upwards in a segment;
+// a full segment is sealed; segments are evicted whole, oldest first. An object is a
+// record (256 bytes of header, vary block, head block) and its body. A body of up to 64 KiB
+// lies right behind its record, so that a hit of 1 KiB reads one run of memory; a
+// larger one, or one of unknown length, is a table of fragments, anywhere.
+//
+// The index is a table of sets of 16 ways. A way is 16 bytes: a tag of 32 bits and a
+// location, segment:20 | offset/64:16 | generation:28, which is the commit word. An entry is good as long
+// as its generation is the segment's. So one store, of the segment's word, evicts all
+// objects in it; nobody goes through the index. The record holds the whole key, which is
+// compared before anything is believed.
+//
+// # Invariants
+//
+//   - A location names one record for ever. What is reachable through the index is complete
+//     and never changes, but for the referenced bit.
+//   - Bytes are overwritten only after the generation changed, and only while no one in
+//     this process has the segment pinned. A reader pins, then looks at the generation;
+//     an evictor condemns the segment, then looks at the pins. The atomics of Go are
+//     sequentially consistent, so one of them sees the other. What is pinned is passed
+//     over and goes on being served.
+//   - Whatever takes more than one store is unreachable until the last one. Replacing an
+//     alternate is one store; taking a way is three (empty it, tag, location), and a death in
+//     between costs the entry that was to be dropped anyway.
+//   - After a death every active segment is sealed: nothing is ever written behind what
+//     a dead process left half done. Unfinished fills are garbage that nothing leads to,
+//     unless their ID was kept, by which Resume goes on with them.
+//
+// # Eviction, and what it may cost
+//
+// When an arena opens a segment, the next victim is prepared: its objects that were hit since
+// they were written, with bodies up to 64 KiB, are copied into the segment just opened, newest first, until that is
+// half full. So one allocation is charged with copying at most 512 KiB (about 100 µs)
+// and walking at most four segments. The rest is dropped. Since only one bit is kept, a scan can
+// flush what was not asked for during one turn of the ring.
+//
+// # Life cycle
+//
+// Open formats or adopts the mapping, and fences the processes that opened it before:
+// what they publish is refused with ErrFenced. Pins are in process memory and die with it. So
+// a successor that means to go on sending what its predecessor was sending, or whose predecessor is still
+// draining, opens with Options.Hold: then no segment that was ever used is written to.
+// It opens the interrupted objects again (OpenID, Resume), sees the predecessor out, and calls EndHold.
+// Nothing needs to be closed.
+//
+// # Concurrency
+//
+// All methods of Store and Arena may be called from any goroutine. Look-ups take no lock. Changes of an index set take one of 64
+// short mutexes, allocations the arena's, and opening a segment the ring's; the order is
+// arena, ring, shard. All locks are in process memory, so a death leaves none held.
+//
+// # What it is not
+//
+// It knows no HTTP: whether something may be stored, whether it is fresh and which
+// alternate fits is for package freshness to say. It is not on disk: there are no checksums of bodies, since a
+// process that is killed tears no store. Stray writes into the mapping are not detected.
+//
+// # Example
+//
+//	k := store.KeyOf(scheme, host, path, query)
+//	if o, ok := arena.Lookup(k, &selection); ok {
+//		send(o.Head(), o.Fragment(0))
+//		o.Release()
+//	} else if w, err := arena.Create(k, &meta, vary, head, length); err == nil {
+//		for {
+//			space, err := w.Space() // receive from the origin right into the cache
+//			...
+//			w.Commit(n)
+//		}
+//		o, err := w.Publish() // or w.Abort()
+//		w.Release()
+//	}
+package cache

@@ -1,0 +1,174 @@
+package cache
+
+import (
+	"bytes"
+	"sync"
+)
+
+func (s *Store) set(k Key) *indexSet {
+	return &s.sets[uint32(k.low())&uint32(len(s.sets)-1)]
+}
+
+func (s *Store) shard(k Key) *sync.Mutex {
+	return &s.shards[uint32(k.low())&uint32(len(s.sets)-1)%shardCount].Mutex
+}
+
+// put writes an entry into way i of a set whose shard the caller has locked. A reader
+// or a death between the stores finds the way empty, or pairs a tag with a location
+// that is not its own, which the full key in the record tells.
+func (set *indexSet) put(i int, tag uint32, l location) {
+	set.locs[i].Store(0)
+	killpoint()
+	set.tags[i].Store(tag)
+	killpoint()
+	set.locs[i].Store(uint64(l))
+	killpoint()
+}
+
+// drop empties way i and takes its object off the books.
+func (s *Store) drop(set *indexSet, i int) {
+	l := location(set.locs[i].Load())
+	set.locs[i].Store(0)
+	killpoint()
+	s.discount(l)
+}
+
+// discount notes that the object at l can no longer be found.
+func (s *Store) discount(l location) {
+	if l == 0 || l.segment() >= uint32(len(s.segs)) {
+		return
+	}
+	if h := &s.segs[l.segment()]; h.serves(l.generation()) {
+		h.live.Add(-1)
+	}
+}
+
+// publish makes the record at l, pinned by the caller, findable. It replaces the alternate with the same
+// vary block in one store; otherwise it takes a way: an empty or dead one, the key's oldest
+// alternate when there are too many, or the oldest of the set. With only set, nothing but that location
+// is replaced, and false says that it was not there.
+func (a *Arena) publish(l location, h *objectHeader, only location) bool {
+	s := a.store
+	mu := s.shard(h.key)
+	mu.Lock()
+	defer mu.Unlock()
+	set := s.set(h.key)
+	if only != 0 {
+		return s.swap(set, only, l)
+	}
+	v := a.survey(set, h.key, h.varyBlock())
+	switch {
+	case v.same >= 0:
+		old := location(set.locs[v.same].Load())
+		set.locs[v.same].Store(uint64(l)) // the tag is the same: one store replaces
+		killpoint()
+		s.discount(old)
+	case v.alternates >= s.opts.MaxAlternates:
+		s.displace(set, v.oldestAlternate, h.key.tag(), l)
+	case v.free >= 0:
+		set.put(v.free, h.key.tag(), l)
+	default:
+		s.displace(set, v.oldest, h.key.tag(), l)
+	}
+	s.segs[l.segment()].live.Add(1)
+	killpoint()
+	return true
+}
+
+func (s *Store) displace(set *indexSet, i int, tag uint32, l location) {
+	s.drop(set, i)
+	set.put(i, tag, l)
+	s.super.displaced.Add(1)
+}
+
+// swap replaces one location by another for the same key and vary block.
+func (s *Store) swap(set *indexSet, from, to location) bool {
+	for i := range set.locs {
+		if location(set.locs[i].Load()) != from {
+			continue
+		}
+		set.locs[i].Store(uint64(to))
+		killpoint()
+		s.discount(from)
+		s.segs[to.segment()].live.Add(1)
+		return true
+	}
+	return false
+}
+
+// survey is what publish needs to know of a set; -1 means no such way.
+type survey struct {
+	same, free              int
+	oldest, oldestAlternate int
+	alternates              int
+}
+
+func (a *Arena) survey(set *indexSet, k Key, vary []byte) survey {
+	v := survey{same: -1, free: -1, oldest: -1, oldestAlternate: -1}
+	oldest, oldestAlternate := ^uint64(0), ^uint64(0)
+	for i := range set.locs {
+		l := location(set.locs[i].Load())
+		if l == 0 || !a.store.segs[l.segment()].serves(l.generation()) {
+			v.free = i
+			continue
+		}
+		age := a.store.ageOf(l)
+		if age < oldest {
+			v.oldest, oldest = i, age
+		}
+		if set.tags[i].Load() != k.tag() || !a.hasKey(l, k) {
+			continue
+		}
+		v.alternates++
+		if age < oldestAlternate {
+			v.oldestAlternate, oldestAlternate = i, age
+		}
+		if a.hasVary(l, vary) {
+			v.same = i
+		}
+	}
+	return v
+}
+
+// ageOf orders locations by when they were written: the smaller, the older.
+func (s *Store) ageOf(l location) uint64 {
+	return s.segs[l.segment()].seq.Load()<<16 | uint64(l.offset()/granule)
+}
+
+func (a *Arena) hasKey(l location, k Key) bool {
+	if !a.pinServing(l) {
+		return false
+	}
+	defer a.unpin(l)
+	return a.store.header(l).key == k
+}
+
+func (a *Arena) hasVary(l location, vary []byte) bool {
+	if !a.pinServing(l) {
+		return false
+	}
+	defer a.unpin(l)
+	return bytes.Equal(a.store.header(l).varyBlock(), vary)
+}
+
+// Remove makes every alternate of k unfindable and returns how many there were. Who
+// has one pinned goes on reading it.
+func (s *Store) Remove(k Key) int {
+	if s.Fenced() {
+		return 0
+	}
+	a := s.common()
+	mu := s.shard(k)
+	mu.Lock()
+	defer mu.Unlock()
+	set, n := s.set(k), 0
+	for i := range set.locs {
+		l := location(set.locs[i].Load())
+		if l != 0 && set.tags[i].Load() == k.tag() && a.hasKey(l, k) {
+			s.drop(set, i)
+			n++
+		}
+	}
+	s.super.removed.Add(uint64(n))
+	return n
+}

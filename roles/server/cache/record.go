@@ -1,0 +1,61 @@
+package cache
+
+// record is what goes into a new object header.
+type record struct {
+	key        Key
+	meta       *Meta
+	vary, head []byte
+	declared   int64
+}
+
+func recordOf(h *objectHeader) record {
+	return record{key: h.key, meta: &h.meta, vary: h.varyBlock(), head: h.headBlock(), declared: h.declared}
+}
+
+func (r *record) size() uint32 {
+	return headerSize + uint32(len(r.vary)+len(r.head))
+}
+
+// writeRecord begins the record r in the n bytes at l, and describes what follows it
+// there as the first fragment of its body. Nothing can find it yet.
+func (s *Store) writeRecord(l location, r record, n uint32) *objectHeader {
+	h := s.header(l)
+	h.key, h.meta, h.declared = r.key, *r.meta, r.declared
+	h.varyLen, h.headLen = uint32(len(r.vary)), uint32(len(r.head))
+	h.prev, h.overflowCap = 0, 0
+	h.committed.Store(0)
+	h.flags.Store(0)
+	h.overflow.Store(0)
+	copy(h.varyBlock(), r.vary)
+	copy(h.headBlock(), r.head)
+	killpoint()
+	body := alignUp(r.size(), granule)
+	if n > body {
+		h.inline[0] = makeFragment(locate(l.segment(), l.offset()+body, l.generation()), 0, n-body)
+		h.fragments.Store(1)
+	} else {
+		h.fragments.Store(0)
+	}
+	killpoint()
+	h.seal = s.sealOf(l) // last: OpenID and Resume believe what is sealed
+	killpoint()
+	return h
+}
+
+// complete declares the body of the record at l to be all there, and links it into its
+// segment's chain, by which an eviction finds what deserves a second chance.
+func (s *Store) complete(l location, h *objectHeader, size int64) {
+	h.committed.Store(uint64(size))
+	killpoint()
+	chain := &s.segs[l.segment()].last
+	for {
+		h.prev = chain.Load()
+		killpoint()
+		if chain.CompareAndSwap(h.prev, l.offset()/granule+1) {
+			break
+		}
+	}
+	killpoint()
+	h.flags.Or(flagComplete)
+	killpoint()
+}

@@ -1,0 +1,543 @@
+package freshness
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"trafficd/roles/server/cache"
+	"trafficd/roles/server/header"
+	"trafficd/roles/server/http1"
+)
+
+func TestRFC9111Section3Storable(t *testing.T) {
+	const fresh = "Cache-Control: max-age=60"
+	none := []string(nil)
+	for _, c := range []struct {
+		name   string
+		method string
+		req    []string
+		status string
+		resp   []string
+		want   Reason
+	}{
+		{"max-age", "GET", none, "200", []string{fresh}, Storable},
+		{"s-maxage", "GET", none, "200", []string{"Cache-Control: s-maxage=60"}, Storable},
+		{"Expires", "GET", none, "200", []string{"Expires: Sun, 06 Nov 1994 09:49:37 GMT"}, Storable},
+		{"nothing explicit", "GET", none, "200", none, NoLifetime},
+		{"only a validator", "GET", none, "200", []string{`ETag: "a"`}, NoLifetime},
+		{"no-cache with validator", "GET", none, "200", []string{"Cache-Control: no-cache", `ETag: "a"`}, Storable},
+		{"no-cache without validator", "GET", none, "200", []string{"Cache-Control: no-cache, max-age=60"}, NotReusable},
+		{"max-age=0 with validator", "GET", none, "200", []string{"Cache-Control: max-age=0", "Last-Modified: " + noonDate}, Storable},
+		{"max-age=0", "GET", none, "200", []string{"Cache-Control: max-age=0"}, NotReusable},
+		{"old on arrival", "GET", none, "200", []string{fresh, "Age: 60"}, NotReusable},
+		{"HEAD", "HEAD", none, "200", []string{fresh}, NotGet},
+		{"POST", "POST", none, "200", []string{fresh}, NotGet},
+		{"GET with content", "GET", []string{"Content-Length: 1"}, "200", []string{fresh}, NotGet},
+		{"206", "GET", []string{"Range: bytes=0-1"}, "206", []string{fresh}, StatusNotCacheable},
+		{"304", "GET", none, "304", []string{fresh}, StatusNotCacheable},
+		{"500", "GET", none, "500", []string{fresh}, StatusNotCacheable},
+		{"unregistered status", "GET", none, "299", []string{fresh}, StatusNotCacheable},
+		{"302 explicit", "GET", none, "302", []string{fresh}, Storable},
+		{"302", "GET", none, "302", none, NoLifetime},
+		{"404", "GET", none, "404", []string{fresh}, Storable},
+		{"request no-store", "GET", []string{"Cache-Control: no-store"}, "200", []string{fresh}, RequestNoStore},
+		{"no-store", "GET", none, "200", []string{"Cache-Control: no-store, max-age=60"}, ResponseNoStore},
+		{"no-store on a line of its own", "GET", none, "200", []string{fresh, "Cache-Control: No-Store"}, ResponseNoStore},
+		{"5.2.2.3 must-understand", "GET", none, "200", []string{"Cache-Control: no-store, must-understand, max-age=60"}, Storable},
+		{"5.2.2.3 status not understood", "GET", none, "299", []string{"Cache-Control: no-store, must-understand, max-age=60"}, StatusNotCacheable},
+		{"private", "GET", none, "200", []string{"Cache-Control: private, max-age=60"}, ResponsePrivate},
+		{"private with a field", "GET", none, "200", []string{`Cache-Control: max-age=60, private="Set-Cookie"`}, ResponsePrivate},
+		{"malformed", "GET", none, "200", []string{"Cache-Control: private; max-age=60", `ETag: "a"`}, ControlMalformed},
+		{"3.5 Authorization", "GET", []string{"Authorization: x"}, "200", []string{fresh}, Authorized},
+		{"3.5 public", "GET", []string{"Authorization: x"}, "200", []string{fresh + ", public"}, Storable},
+		{"3.5 must-revalidate", "GET", []string{"Authorization: x"}, "200", []string{fresh + ", must-revalidate"}, Storable},
+		{"3.5 s-maxage", "GET", []string{"Authorization: x"}, "200", []string{"Cache-Control: s-maxage=60"}, Storable},
+		{"7.3 Set-Cookie", "GET", none, "200", []string{fresh, "Set-Cookie: a=b"}, HasCookie},
+		{"7.3 Set-Cookie s-maxage", "GET", none, "200", []string{"Cache-Control: s-maxage=60", "Set-Cookie: a=b"}, HasCookie},
+		{"7.3 Set-Cookie public", "GET", none, "200", []string{fresh + ", public", "Set-Cookie: a=b"}, Storable},
+		{"4.1 Vary *", "GET", none, "200", []string{fresh, "Vary: *"}, VaryAny},
+		{"4.1 Vary among others *", "GET", none, "200", []string{fresh, "Vary: Accept", "Vary: x, *"}, VaryAny},
+		{"4.1 Vary malformed", "GET", none, "200", []string{fresh, "Vary: a b"}, VaryAny},
+		{"4.1 Vary", "GET", none, "200", []string{fresh, "Vary: Accept-Encoding"}, Storable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, got := exchange(t, c.method, c.req, c.status, c.resp).Judge(); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestRFC9111Section4_2_1Lifetime(t *testing.T) {
+	const hour = "Expires: Sun, 06 Nov 1994 09:49:37 GMT"
+	for _, c := range []struct {
+		name   string
+		fields []string
+		want   int64 // seconds
+	}{
+		{"max-age", []string{"Cache-Control: max-age=60"}, 60},
+		{"s-maxage wins", []string{"Cache-Control: max-age=60, s-maxage=30", hour}, 30},
+		{"max-age beats Expires", []string{"Cache-Control: max-age=60", hour}, 60},
+		{"Expires", []string{hour}, 3600},
+		{"Expires less Date", []string{hour, "Date: Sun, 06 Nov 1994 09:49:07 GMT"}, 30},
+		{"Expires 0", []string{"Expires: 0"}, 0},
+		{"Expires in the past", []string{"Expires: Sun, 06 Nov 1994 07:49:37 GMT"}, 0},
+		{"two Expires", []string{hour, "Expires: Sun, 06 Nov 1994 10:49:37 GMT"}, 0},
+		{"one Expires twice", []string{hour, hour}, 3600},
+		{"max-age invalid beats Expires", []string{"Cache-Control: max-age=abc", hour}, 0},
+		{"max-age negative", []string{"Cache-Control: max-age=-1"}, 0},
+		{"max-age without value", []string{"Cache-Control: max-age"}, 0},
+		{"max-age quoted", []string{`Cache-Control: max-age="60"`}, 60},
+		{"max-age twice alike", []string{"Cache-Control: max-age=60", "Cache-Control: MAX-AGE=60"}, 60},
+		{"max-age twice", []string{"Cache-Control: max-age=60, max-age=61"}, 0},
+		{"max-age thrice", []string{"Cache-Control: max-age=60, max-age=61, max-age=60"}, 0},
+		{"max-age overflows", []string{"Cache-Control: max-age=99999999999999999999999"}, header.MaxDelta},
+		{"inside another value", []string{`Cache-Control: x="max-age=1", max-age=60`}, 60},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, _ := exchange(t, "GET", nil, "200", c.fields).Judge()
+			if m.Lifetime != c.want*second {
+				t.Errorf("got %d s, want %d s", m.Lifetime/second, c.want)
+			}
+		})
+	}
+}
+
+func TestRFC9111Section4_2_3Age(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		fields []string
+		delay  int64 // of the response, seconds
+		later  int64 // when it is asked, seconds after arrival
+		want   int64
+	}{
+		{"at once", nil, 0, 0, 0},
+		{"resident", nil, 0, 10, 10},
+		{"response delay", nil, 3, 0, 3},
+		{"age value", []string{"Age: 20"}, 3, 10, 33},
+		{"apparent age", []string{"Date: Sun, 06 Nov 1994 08:49:27 GMT"}, 0, 5, 15},
+		{"the greater of both", []string{"Date: Sun, 06 Nov 1994 08:49:27 GMT", "Age: 50"}, 0, 0, 50},
+		{"Date in the future", []string{"Date: Sun, 06 Nov 1994 09:49:27 GMT"}, 0, 0, 0},
+		{"Date invalid", []string{"Date: yesterday"}, 0, 0, 0},
+		{"5.1 first Age counts", []string{"Age: 7, 9", "Age: 3"}, 0, 0, 7},
+		{"5.1 Age invalid", []string{"Age: -7"}, 0, 0, 0},
+		{"Age overflows", []string{"Age: 99999999999999999999"}, 0, 10, header.MaxDelta},
+		{"clock set back", []string{"Age: 7"}, 0, -3600, 7},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := exchange(t, "GET", nil, "200", c.fields)
+			x.RequestTime -= c.delay * second
+			m, _ := x.Judge()
+			if got := AgeSeconds(&m, noon+c.later*second); got != c.want {
+				t.Errorf("got %d, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+func TestApparentAgeIsInWholeSeconds(t *testing.T) {
+	x := exchange(t, "GET", nil, "200", []string{"Date: " + noonDate})
+	x.RequestTime, x.ResponseTime = noon+second*9/10, noon+second*9/10
+	if m, _ := x.Judge(); m.InitialAge != 0 {
+		t.Errorf("a response of this second is %d ns old", m.InitialAge)
+	}
+}
+
+func TestRFC9111Section4Decide(t *testing.T) {
+	etag := `ETag: "a"`
+	for _, c := range []struct {
+		name   string
+		stored []string
+		req    []string
+		at     int64 // seconds after it came
+		want   Verdict
+	}{
+		{"fresh", []string{"Cache-Control: max-age=60"}, nil, 59, Fresh},
+		{"at its end", []string{"Cache-Control: max-age=60"}, nil, 60, MustFetch},
+		{"stale with validator", []string{"Cache-Control: max-age=60", etag}, nil, 60, Stale},
+		{"5.2.2.4 no-cache", []string{"Cache-Control: no-cache, max-age=60", etag}, nil, 0, Stale},
+		{"5.2.1.4 no-cache", []string{"Cache-Control: max-age=60", etag}, []string{"Cache-Control: no-cache"}, 0, Stale},
+		{"5.4 Pragma", []string{"Cache-Control: max-age=60", etag}, []string{"Pragma: x, no-cache"}, 0, Stale},
+		{"5.4 Pragma beside Cache-Control", []string{"Cache-Control: max-age=60", etag}, []string{"Pragma: no-cache", "Cache-Control: max-age=9"}, 0, Fresh},
+		{"5.2.1.1 max-age", []string{"Cache-Control: max-age=60", etag}, []string{"Cache-Control: max-age=10"}, 11, Stale},
+		{"5.2.1.1 max-age kept", []string{"Cache-Control: max-age=60", etag}, []string{"Cache-Control: max-age=10"}, 10, Fresh},
+		{"5.2.1.1 max-age=0", []string{"Cache-Control: max-age=60", etag}, []string{"Cache-Control: max-age=0"}, 1, Stale},
+		{"5.2.1.3 min-fresh", []string{"Cache-Control: max-age=60", etag}, []string{"Cache-Control: min-fresh=30"}, 31, Stale},
+		{"5.2.1.3 min-fresh kept", []string{"Cache-Control: max-age=60", etag}, []string{"Cache-Control: min-fresh=30"}, 30, Fresh},
+		{"5.2.1.3 min-fresh invalid", []string{"Cache-Control: max-age=60", etag}, []string{"Cache-Control: min-fresh=x"}, 0, Stale},
+		{"5.2.1.2 max-stale", []string{"Cache-Control: max-age=60", etag}, []string{"Cache-Control: max-stale=10"}, 70, Fresh},
+		{"5.2.1.2 max-stale exceeded", []string{"Cache-Control: max-age=60", etag}, []string{"Cache-Control: max-stale=10"}, 71, Stale},
+		{"5.2.1.2 any max-stale", []string{"Cache-Control: max-age=60"}, []string{"Cache-Control: max-stale"}, 9999, Fresh},
+		{"5.2.2.2 must-revalidate", []string{"Cache-Control: max-age=60, must-revalidate", etag}, []string{"Cache-Control: max-stale"}, 61, Stale},
+		{"5.2.2.8 proxy-revalidate", []string{"Cache-Control: max-age=60, proxy-revalidate", etag}, []string{"Cache-Control: max-stale"}, 61, Stale},
+		{"5.2.2.10 s-maxage", []string{"Cache-Control: s-maxage=60", etag}, []string{"Cache-Control: max-stale"}, 61, Stale},
+		{"5.2.1.7 only-if-cached hit", []string{"Cache-Control: max-age=60"}, []string{"Cache-Control: only-if-cached"}, 1, Fresh},
+		{"5.2.1.7 only-if-cached stale", []string{"Cache-Control: max-age=60", etag}, []string{"Cache-Control: only-if-cached"}, 61, OnlyIfCachedMiss},
+		{"malformed request", []string{"Cache-Control: max-age=60", etag}, []string{"Cache-Control: @"}, 1, Stale},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, _ := kept(t, c.stored...)
+			q, head := request(t, "GET", c.req...)
+			control := ParseRequest(q, head)
+			if got := Decide(&m, &control, noon+c.at*second); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+	nothing, only := newControl(), newControl()
+	only.OnlyIfCached = true
+	if got := Decide(nil, &nothing, noon); got != MustFetch {
+		t.Errorf("nothing stored: got %v, want must fetch", got)
+	}
+	if got := Decide(nil, &only, noon); got != OnlyIfCachedMiss {
+		t.Errorf("nothing stored, only-if-cached: got %v", got)
+	}
+}
+
+func TestRFC9111Section3_1Head(t *testing.T) {
+	m, head := kept(t,
+		"Cache-Control: max-age=60", "Connection: close, X-Hop", "X-Hop: 1", "Keep-Alive: 5", "x-kept:  two  words ",
+		"Age: 1", "Content-Length: 5", `ETag: W/"tag"`, "Set-Thing: a", "Set-Thing: b", "Date: "+noonDate)
+	want := "Cache-Control: max-age=60\r\nx-kept: two  words\r\nETag: W/\"tag\"\r\nSet-Thing: a\r\nSet-Thing: b\r\nDate: " + noonDate + "\r\n"
+	if string(head) != want {
+		t.Errorf("got %q\nwant %q", head, want)
+	}
+	if got := string(ETag(&m, head)); got != `W/"tag"` || m.Flags != cache.HasValidator|cache.WeakETag {
+		t.Errorf("ETag %q flags %b", got, m.Flags)
+	}
+}
+
+func TestRFC9110Section6_6_1DateIsAdded(t *testing.T) {
+	_, head := kept(t, "Cache-Control: max-age=60")
+	if want := "Cache-Control: max-age=60\r\nDate: " + noonDate + "\r\n"; string(head) != want {
+		t.Errorf("got %q, want %q", head, want)
+	}
+}
+
+func TestRFC9111Section4_1Vary(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		vary      []string
+		first     []string
+		block     string
+		second    []string
+		selection bool
+	}{
+		{"no Vary", nil, []string{"Accept: a"}, "", []string{"Accept: b"}, true},
+		{"equal", []string{"Vary: Accept"}, []string{"Accept: a"}, "accept:a\n", []string{"Accept: a"}, true},
+		{"other value", []string{"Vary: Accept"}, []string{"Accept: a"}, "accept:a\n", []string{"Accept: b"}, false},
+		{"longer value", []string{"Vary: Accept"}, []string{"Accept: a"}, "accept:a\n", []string{"Accept: ab"}, false},
+		{"absent in both", []string{"Vary: Accept"}, nil, "accept\n", nil, true},
+		{"absent then empty", []string{"Vary: Accept"}, nil, "accept\n", []string{"Accept:"}, false},
+		{"absent then there", []string{"Vary: X-A"}, nil, "x-a\n", []string{"X-A: 1"}, false},
+		{"there then absent", []string{"Vary: X-A"}, []string{"X-A: 1"}, "x-a:1\n", nil, false},
+		{"there then absent, known", []string{"Vary: Accept"}, []string{"Accept: a"}, "accept:a\n", nil, false},
+		{"lines joined", []string{"Vary: X-A"}, []string{"X-A: 1", "x-a: 2"}, "x-a:1, 2\n", []string{"X-A: 1, 2"}, true},
+		{"lines joined otherwise", []string{"Vary: X-A"}, []string{"X-A: 1, 2"}, "x-a:1, 2\n", []string{"X-A: 1", "X-a: 2"}, true},
+		{"blanks trimmed", []string{"Vary: X-A"}, []string{"X-A:   1  "}, "x-a:1\n", []string{"X-A: 1"}, true},
+		{"sorted and once", []string{"Vary: X-B, accept", "Vary: x-b, X-A"}, []string{"X-B: 2"}, "accept\nx-a\nx-b:2\n", []string{"X-B: 2"}, true},
+		{"colon in a value", []string{"Vary: X-A"}, []string{"X-A: a:b"}, "x-a:a:b\n", []string{"X-A: a:b"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := exchange(t, "GET", c.first, "200", append([]string{"Cache-Control: max-age=60"}, c.vary...))
+			block, ok := x.AppendVary(nil)
+			if !ok || string(block) != c.block {
+				t.Fatalf("block %q, %v, want %q", block, ok, c.block)
+			}
+			if s := (&Selection{x.Request, x.RequestHead}); !s.MatchVary(block) {
+				t.Error("the request that brought it does not select it")
+			}
+			q, head := request(t, "GET", c.second...)
+			if s := (&Selection{q, head}); s.MatchVary(block) != c.selection {
+				t.Errorf("second request selects it: %v, want %v", !c.selection, c.selection)
+			}
+		})
+	}
+}
+
+func TestVaryIsBounded(t *testing.T) {
+	x := exchange(t, "GET", []string{"X-A: " + strings.Repeat("a", maxVaryBlock)}, "200", []string{"Vary: X-A"})
+	if b, ok := x.AppendVary(nil); ok || len(b) != 0 {
+		t.Error("a block beyond the bound was made")
+	}
+	var names []string
+	for i := range maxVaryFields + 1 {
+		names = append(names, "x-"+string(rune('a'+i)))
+	}
+	x = exchange(t, "GET", nil, "200", []string{"Cache-Control: max-age=60", "Vary: " + strings.Join(names, ",")})
+	if _, why := x.Judge(); why != VaryAny {
+		t.Errorf("more names than the bound: %v", why)
+	}
+}
+
+func TestRFC9111Section4_3_1Conditions(t *testing.T) {
+	m, head := kept(t, "Cache-Control: max-age=60", `ETag: "a"`, "Last-Modified: "+noonDate)
+	want := "If-None-Match: \"a\"\r\nIf-Modified-Since: " + noonDate + "\r\n"
+	if got := AppendConditions(nil, &m, head); string(got) != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	for _, bad := range [][]string{{"ETag: a"}, {`ETag: "a"`, `ETag: "b"`}, {"Last-Modified: never"}} {
+		m, head := kept(t, append(bad, "Cache-Control: max-age=60")...)
+		if got := AppendConditions(nil, &m, head); len(got) != 0 || m.Flags&cache.HasValidator != 0 {
+			t.Errorf("%q: got %q", bad, got)
+		}
+	}
+}
+
+func TestRFC9111Section4_3_2NotModified(t *testing.T) {
+	const later, earlier = "Sun, 06 Nov 1994 08:49:38 GMT", "Sun, 06 Nov 1994 08:49:36 GMT"
+	tag, dated := []string{`ETag: "a"`, "Last-Modified: " + noonDate}, []string{"Last-Modified: " + noonDate}
+	for _, c := range []struct {
+		name   string
+		stored []string
+		req    []string
+		want   bool
+	}{
+		{"no condition", tag, nil, false},
+		{"match", tag, []string{`If-None-Match: "a"`}, true},
+		{"weak match", tag, []string{`If-None-Match: W/"a"`}, true},
+		{"in a list", tag, []string{`If-None-Match: "x", "a"`}, true},
+		{"in the second line", tag, []string{`If-None-Match: "x"`, `If-None-Match: "a"`}, true},
+		{"no match", tag, []string{`If-None-Match: "b"`}, false},
+		{"any", tag, []string{"If-None-Match: *"}, true},
+		{"malformed", tag, []string{`If-None-Match: x, "a"`}, false},
+		{"13.2.2 If-None-Match decides alone", tag, []string{`If-None-Match: "b"`, "If-Modified-Since: " + later}, false},
+		{"no tag stored", dated, []string{`If-None-Match: "a"`}, false},
+		{"since the same time", dated, []string{"If-Modified-Since: " + noonDate}, true},
+		{"since later", dated, []string{"If-Modified-Since: " + later}, true},
+		{"since earlier", dated, []string{"If-Modified-Since: " + earlier}, false},
+		{"13.1.3 invalid date", dated, []string{"If-Modified-Since: later"}, false},
+		{"no Last-Modified: the Date", nil, []string{"If-Modified-Since: " + noonDate}, true},
+		{"no Last-Modified: before the Date", nil, []string{"If-Modified-Since: " + earlier}, false},
+		{"If-Match is not ours", tag, []string{`If-Match: "b"`}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, head := kept(t, append([]string{"Cache-Control: max-age=60"}, c.stored...)...)
+			q, qh := request(t, "GET", c.req...)
+			if got := NotModified(q, qh, &m, head); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+			m.Status = 404
+			if NotModified(q, qh, &m, head) {
+				t.Error("RFC 9110 13.2.1: a 404 became a 304")
+			}
+		})
+	}
+}
+
+func TestRFC9110Section15_4_5NotModifiedHead(t *testing.T) {
+	_, head := kept(t, "Cache-Control: max-age=60", "Content-Type: text/plain", `ETag: "a"`, "X-A: b", "Vary: Accept")
+	want := "Cache-Control: max-age=60\r\nETag: \"a\"\r\nVary: Accept\r\nDate: " + noonDate + "\r\n"
+	if got := AppendNotModified(nil, head); string(got) != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestRFC9111Section3_2Update(t *testing.T) {
+	m, head := kept(t, "Cache-Control: max-age=60", `ETag: "a"`, "Content-Type: text/plain", "Content-Encoding: gzip", "X-Old: 1", "X-Two: 1", "X-Two: 2")
+	x := exchange(t, "GET", nil, "304", []string{
+		"Cache-Control: max-age=90", "X-Two: 3", "X-New: 4", `ETag: "a"`, "Content-Encoding: br", "Content-Length: 9",
+		"Set-Cookie: a=b", "Connection: X-Hop", "X-Hop: 5", "Age: 7",
+	})
+	x.RequestTime, x.ResponseTime = noon+100*second, noon+100*second
+	var u Update
+	next, block, why, err := u.Apply(x, &m, head)
+	if err != nil || why != Storable {
+		t.Fatalf("Apply: %v, %v", why, err)
+	}
+	want := "Content-Type: text/plain\r\nContent-Encoding: gzip\r\nX-Old: 1\r\n" +
+		"Cache-Control: max-age=90\r\nX-Two: 3\r\nX-New: 4\r\nETag: \"a\"\r\nDate: Sun, 06 Nov 1994 08:51:17 GMT\r\n"
+	if string(block) != want {
+		t.Errorf("got  %q\nwant %q", block, want)
+	}
+	if next.Lifetime != 90*second || AgeSeconds(&next, x.ResponseTime) != 7 || next.Status != 200 {
+		t.Errorf("got %+v", next)
+	}
+	if string(ETag(&next, block)) != `"a"` {
+		t.Errorf("ETag is %q", ETag(&next, block))
+	}
+}
+
+func TestRFC9111Section4_3_4WhichResponse(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		stored []string
+		got    []string
+		other  bool
+		want   Reason
+	}{
+		{"same tag", []string{`ETag: "a"`}, []string{`ETag: "a"`}, false, Storable},
+		{"other tag", []string{`ETag: "a"`}, []string{`ETag: "b"`}, true, Storable},
+		{"tag where there was none", []string{"Last-Modified: " + noonDate}, []string{`ETag: "b"`}, true, Storable},
+		{"other Last-Modified", []string{"Last-Modified: " + noonDate}, []string{"Last-Modified: Sun, 06 Nov 1994 08:49:38 GMT"}, true, Storable},
+		{"no validator", []string{`ETag: "a"`}, nil, false, Storable},
+		{"now no-store", []string{`ETag: "a"`}, []string{"Cache-Control: no-store"}, false, ResponseNoStore},
+		{"now private", []string{`ETag: "a"`}, []string{"Cache-Control: private"}, false, ResponsePrivate},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, head := kept(t, append(c.stored, "Cache-Control: max-age=60")...)
+			var u Update
+			_, _, why, err := u.Apply(exchange(t, "GET", nil, "304", c.got), &m, head)
+			if (err != nil) != c.other || why != c.want {
+				t.Errorf("got %v, %v; want %v, other %v", why, err, c.want, c.other)
+			}
+		})
+	}
+}
+
+func TestRFC9111Section4_3_5Head(t *testing.T) {
+	m, head := kept(t, "Cache-Control: max-age=60", `ETag: "a"`)
+	for _, c := range []struct {
+		fields []string
+		want   bool
+	}{
+		{[]string{`ETag: "a"`, "Content-Length: 5"}, false},
+		{[]string{`ETag: "b"`}, true},
+		{[]string{"Content-Length: 6"}, true},
+		{nil, false},
+	} {
+		if got := Outdated(exchange(t, "HEAD", nil, "200", c.fields), &m, head, 5); got != c.want {
+			t.Errorf("%q: got %v, want %v", c.fields, got, c.want)
+		}
+	}
+}
+
+func TestRFC9111Section4_4Invalidation(t *testing.T) {
+	for _, c := range []struct {
+		method http1.Method
+		status int
+		want   bool
+	}{
+		{http1.POST, 200, true}, {http1.PUT, 204, true}, {http1.DELETE, 302, true}, {http1.PATCH, 200, true},
+		{http1.Other, 200, true}, {http1.POST, 404, false}, {http1.POST, 500, false},
+		{http1.GET, 200, false}, {http1.HEAD, 200, false}, {http1.OPTIONS, 200, false},
+	} {
+		if got := Invalidates(c.method, c.status); got != c.want {
+			t.Errorf("%v %d: got %v, want %v", c.method, c.status, got, c.want)
+		}
+	}
+	for _, c := range []struct {
+		ref, path, query string
+		ok               bool
+	}{
+		{"/b", "/b", "", true}, {"/b?c#d", "/b", "c", true}, {"/b#d?c", "/b", "", true},
+		{"HTTP://Example.org/b", "/b", "", true}, {"http://example.org", "/", "", true},
+		{"http://example.org.evil/b", "", "", false}, {"http://other/b", "", "", false}, {"https://example.org/b", "", "", false},
+		{"//example.org/b", "", "", false}, {"b", "", "", false}, {"", "", "", false}, {"http://example.org:80@x/", "", "", false},
+	} {
+		path, query, ok := InvalidatedTarget([]byte(c.ref), []byte("http"), []byte("example.org"))
+		if string(path) != c.path || string(query) != c.query || ok != c.ok {
+			t.Errorf("%q: got %q %q %v", c.ref, path, query, ok)
+		}
+	}
+}
+
+func TestHitAllocatesNothing(t *testing.T) {
+	m, head := kept(t, "Cache-Control: max-age=60", `ETag: "a"`, "Vary: Accept-Encoding, X-A")
+	q, qh := request(t, "GET", "Cache-Control: max-age=5", `If-None-Match: "b"`, "X-A: 1")
+	buf := make([]byte, 0, 4096)
+	s := &Selection{q, qh}
+	if avg := testing.AllocsPerRun(100, func() {
+		c := ParseRequest(q, qh)
+		Decide(&m, &c, noon)
+		NotModified(q, qh, &m, head)
+		s.MatchVary([]byte("accept-encoding\nx-a:1\n"))
+		AppendConditions(buf, &m, head)
+		AppendNotModified(buf, head)
+	}); avg != 0 {
+		t.Errorf("%v allocations, want 0", avg)
+	}
+}
+
+func FuzzCacheControl(f *testing.F) {
+	for _, s := range []string{"max-age=60", `private="a, b", max-age="1"`, "no-cache, no-store,,", "s-maxage=", `x="`, "max-stale", "min-fresh=\\", "max-age=1, max-age=2"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, value []byte) {
+		c := newControl()
+		c.add(value)
+		for _, n := range []int64{c.MaxAge, c.SMaxAge, c.MinFresh, c.MaxStale, c.StaleIfError, c.StaleWhileRevalidate} {
+			if n < Absent || n > header.MaxDelta {
+				t.Fatalf("%q: a duration of %d", value, n)
+			}
+		}
+		// What a second line adds never lifts a prohibition or lengthens a life.
+		d := c
+		d.add([]byte("public"))
+		d.add(value)
+		if c.NoStore && !d.NoStore || c.Private && !d.Private || c.NoCache && !d.NoCache || d.MaxAge > c.MaxAge || d.SMaxAge > c.SMaxAge {
+			t.Fatalf("%q: twice is laxer than once: %+v, %+v", value, c, d)
+		}
+	})
+}
+
+func FuzzVary(f *testing.F) {
+	f.Add([]byte("Vary: Accept, X-A\r\n"), []byte("Accept: a\r\nX-A: b\r\n"), []byte("X-A: b\r\n"), []byte("x-a:b\n"))
+	f.Add([]byte("Vary: x-a\r\nVary: X-B\r\n"), []byte("X-A: 1\r\nx-a: 2\r\n"), []byte("X-a: 1, 2\r\n"), []byte(""))
+	f.Add([]byte(""), []byte(""), []byte(""), []byte("a\n:\nb:"))
+	f.Fuzz(func(t *testing.T, vary, first, second, block []byte) {
+		var x Exchange
+		var q http1.Request
+		head := func(line string, fields []byte) []byte { return append(append([]byte(line), fields...), "\r\n"...) }
+		x.Request, x.Response = new(http1.Request), new(http1.Response)
+		x.RequestHead, x.ResponseHead = head("GET / HTTP/1.1\r\nHost: a\r\n", first), head("HTTP/1.1 200 x\r\n", vary)
+		other := head("GET / HTTP/1.1\r\nHost: a\r\n", second)
+		if x.Request.Parse(x.RequestHead, nil) != nil || x.Response.Parse(x.ResponseHead, nil) != nil || q.Parse(other, nil) != nil {
+			return
+		}
+		s := Selection{&q, other}
+		s.MatchVary(block) // of any bytes
+		mine, ok := x.AppendVary(nil)
+		if !ok {
+			return
+		}
+		if s := (Selection{x.Request, x.RequestHead}); !s.MatchVary(mine) {
+			t.Fatalf("block %q does not match its own request %q", mine, x.RequestHead)
+		}
+		y := x
+		y.Request, y.RequestHead = &q, other
+		theirs, ok := y.AppendVary(nil)
+		if ok && s.MatchVary(mine) != bytes.Equal(mine, theirs) {
+			t.Fatalf("blocks %q and %q, match %v", mine, theirs, s.MatchVary(mine))
+		}
+	})
+}
+
+func FuzzUpdate(f *testing.F) {
+	f.Add([]byte("Cache-Control: max-age=1\r\nETag: \"a\"\r\n"), []byte("Date: x\r\nX: y\r\n"))
+	f.Add([]byte("ETag: \"a\"\r\nX: 1\r\nX: 2\r\n"), []byte("X: 3\r\nConnection: X\r\nAge: 5\r\n"))
+	f.Fuzz(func(t *testing.T, stored, fields []byte) {
+		q, qh := request(t, "GET")
+		x := Exchange{Request: q, RequestHead: qh, Response: new(http1.Response), RequestTime: noon, ResponseTime: noon}
+		x.ResponseHead = append(append([]byte("HTTP/1.1 200 x\r\n"), stored...), "\r\n"...)
+		if x.Response.Parse(x.ResponseHead, nil) != nil {
+			return
+		}
+		m, _ := x.Judge()
+		head := x.AppendHead(nil, &m)
+		y := x
+		y.Response = new(http1.Response)
+		y.ResponseHead = append(append([]byte("HTTP/1.1 304 x\r\n"), fields...), "\r\n"...)
+		if y.Response.Parse(y.ResponseHead, nil) != nil {
+			return
+		}
+		var u Update
+		next, block, _, err := u.Apply(&y, &m, head)
+		if err != nil {
+			return
+		}
+		var r http1.Response
+		if err := r.Parse(append(append([]byte("HTTP/1.1 200 x\r\n"), block...), "\r\n"...), nil); err != nil {
+			t.Fatalf("block %q: %v", block, err)
+		}
+		if tag := ETag(&next, block); tag != nil && !bytes.Equal(tag, r.Value(append([]byte("HTTP/1.1 200 x\r\n"), block...), header.ETag)) {
+			t.Fatalf("ETag span gives %q in %q", tag, block)
+		}
+		for _, id := range []header.ID{header.Age, header.ContentLength, header.Connection, header.TransferEncoding} {
+			if r.Has(id) {
+				t.Fatalf("%v in %q", id, block)
+			}
+		}
+	})
+}

@@ -1,0 +1,127 @@
+package freshness
+
+import (
+	"bytes"
+	"errors"
+
+	"trafficd/roles/server/cache"
+	"trafficd/roles/server/header"
+	"trafficd/roles/server/http1"
+)
+
+// eachLine calls f with the name and the whole line of each field line of a head block.
+func eachLine(block []byte, f func(name, line []byte)) {
+	for len(block) > 0 {
+		end := bytes.Index(block, []byte("\r\n"))
+		colon := bytes.IndexByte(block, ':')
+		if end < 0 || colon < 0 || colon > end {
+			return
+		}
+		f(block[:colon], block[:end+2])
+		block = block[end+2:]
+	}
+}
+
+// ErrOtherResponse says that a 304 is not about the stored response.
+var ErrOtherResponse = errors.New("freshness: update stored response: the 304 has another validator")
+
+// An Update makes the new head of a stored response from a 304. It keeps buffers and may
+// be used again and again, by one goroutine.
+type Update struct {
+	merged http1.Response
+	buf    []byte
+}
+
+// neverUpdated are fields of a 304 that do not replace what is stored (§3.2): what is not
+// stored at all, what describes the stored bytes themselves, and Set-Cookie, which is meant for one
+// client.
+func neverUpdated(id header.ID) bool {
+	switch id {
+	case header.Age, header.ContentLength, header.ContentEncoding, header.ContentRange, header.SetCookie:
+		return true
+	}
+	return false
+}
+
+// Apply makes the metadata and the head block of a stored response after the 304 in x
+// (§4.3.4, §3.2). The block is valid until the next Apply. The reason says whether the response may
+// still be stored; if not, it is to be removed, and may answer this one request. Errors:
+// ErrOtherResponse, and a merged head beyond the limits; then fetch the whole.
+func (u *Update) Apply(x *Exchange, m *cache.Meta, head []byte) (cache.Meta, []byte, Reason, error) {
+	if !concerns(x, m, head) {
+		return cache.Meta{}, nil, Storable, ErrOtherResponse
+	}
+	u.merge(x, int(m.Status), head)
+	if err := u.merged.Parse(u.buf, nil); err != nil {
+		return cache.Meta{}, nil, Storable, err
+	}
+	y := *x
+	y.Response, y.ResponseHead = &u.merged, u.buf
+	next, why := y.Judge()
+	// Judge saw no Age: it is never part of what is stored, but this 304 may have one.
+	next.InitialAge = x.initialAge(next.Date)
+	next.Flags |= m.Flags & cache.HeadOnly
+	block := len(u.buf)
+	u.buf = y.AppendHead(u.buf, &next)
+	return next, u.buf[block:], why, nil
+}
+
+// concerns tells whether the 304 is about the stored response (§4.3.4): a strong
+// validator must be the same; else whichever it has must agree.
+func concerns(x *Exchange, m *cache.Meta, head []byte) bool {
+	r := x.Response
+	if r.Has(header.ETag) {
+		tag, have := r.Value(x.ResponseHead, header.ETag), ETag(m, head)
+		return have != nil && !r.Repeated(header.ETag) && header.WeakMatch(tag, have)
+	}
+	if r.Has(header.LastModified) && m.LastModified != 0 {
+		t, ok := header.ParseDate(r.Value(x.ResponseHead, header.LastModified), floorSeconds(x.ResponseTime))
+		return ok && t == m.LastModified/second
+	}
+	return true // no validator: it answers the one request that was made
+}
+
+// merge writes a complete response head into u.buf: what stays of the stored block, then what
+// the 304 replaces or adds, in its order.
+func (u *Update) merge(x *Exchange, status int, head []byte) {
+	u.buf = http1.AppendStatusLine(u.buf[:0], status)
+	r := x.Response
+	eachLine(head, func(name, line []byte) {
+		id := header.Lookup(name)
+		if id == header.Date && !r.Has(header.Date) { // AppendHead gives it the time of arrival
+			return
+		}
+		if !replaced(r, x.ResponseHead, id, name) {
+			u.buf = append(u.buf, line...)
+		}
+	})
+	for i := range r.Fields {
+		f := &r.Fields[i]
+		if stored(r, x.ResponseHead, f) && !neverUpdated(f.ID) {
+			u.buf = http1.AppendParsed(u.buf, x.ResponseHead, f)
+		}
+	}
+	u.buf = append(u.buf, "\r\n"...)
+}
+
+// replaced tells whether the 304 has a field of this name that may replace the stored one.
+func replaced(r *http1.Response, head []byte, id header.ID, name []byte) bool {
+	if neverUpdated(id) {
+		return false
+	}
+	for i := range r.Fields {
+		if f := &r.Fields[i]; hasName(f, head, id, name) && stored(r, head, f) {
+			return true
+		}
+	}
+	return false
+}
+
+// Outdated tells whether the response to a HEAD shows that the stored response is no
+// longer what a GET would bring (§4.3.5): another validator or another length. It is then to
+// be considered stale; it is not updated from a HEAD.
+func Outdated(x *Exchange, m *cache.Meta, head []byte, bodyLen int64) bool {
+	r := x.Response
+	return r.Status == 200 && m.Status == 200 &&
+		(!concerns(x, m, head) || r.ContentLength >= 0 && r.ContentLength != bodyLen)
+}
