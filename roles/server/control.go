@@ -1,0 +1,152 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+
+	"trafficd/proc"
+	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/exitcode"
+	"trafficd/roles/internal/link"
+	"trafficd/roles/internal/runroot"
+	"trafficd/roles/internal/stats"
+)
+
+// manager is the server's tether to whoever is the manager now.
+type manager struct {
+	server *Server
+	tether *link.Tether
+	first  chan *link.Conn // the first connection
+}
+
+const (
+	dialTimeout  = 2 * time.Second
+	askTimeout   = 20 * time.Second
+	readyTimeout = 10 * time.Minute // the manager replies when it is our turn
+)
+
+// tether attaches the server to its manager, and to each that follows.
+func (s *Server) tether(ctx context.Context) *manager {
+	m := &manager{server: s, first: make(chan *link.Conn, 1)}
+	path := s.root.ManagerSocket()
+	m.tether = link.Keep(ctx, link.KeepOptions{
+		Dial: func(context.Context) (net.Conn, error) {
+			return runroot.DialUnix(path, runroot.Packet, dialTimeout)
+		},
+		Self: s.hello,
+		Mux:  s.operations(),
+		OnConnect: func(*link.Conn) {
+			if st := s.current(); st != stats.Stopped {
+				s.log.Info().Str("state", st.String()).Msg("attached to manager")
+			}
+		},
+		OnRefused: func(err error) { s.log.Warn().Err(err).Msg("manager refused this server") },
+		Dir:       filepath.Dir(path),
+		Name:      filepath.Base(path),
+	})
+	return m
+}
+
+func (s *Server) hello() link.Hello {
+	self := proc.Self()
+	st := s.current()
+	if st == stats.Stopped {
+		st = stats.Starting
+	}
+	return link.Hello{Role: "server", PID: self.PID, StartTime: self.StartTime, Generation: s.generation, State: st.String()}
+}
+
+// operations are what a manager may ask of a server.
+func (s *Server) operations() *link.Mux {
+	x := link.NewMux()
+	handle := func(op string, f func(m *link.Message) (link.Reply, error)) {
+		x.Handle(op, func(_ context.Context, _ *link.Conn, m *link.Message) (link.Reply, error) { return f(m) })
+	}
+	handle("reload", func(m *link.Message) (link.Reply, error) { return link.Reply{}, s.reload(m.Body) })
+	handle("drain", func(m *link.Message) (link.Reply, error) {
+		var body struct {
+			Undo bool `json:"undo"`
+		}
+		if err := m.Decode(&body); err != nil {
+			return link.Reply{}, err
+		}
+		s.drain(body.Undo)
+		return link.Reply{}, nil
+	})
+	handle("retire", func(*link.Message) (link.Reply, error) { return link.Reply{}, s.retire() })
+	handle("stop", func(m *link.Message) (link.Reply, error) {
+		var body struct {
+			Fast bool `json:"fast"`
+		}
+		if err := m.Decode(&body); err != nil {
+			return link.Reply{}, err
+		}
+		s.shutdown(body.Fast)
+		return link.Reply{}, nil
+	})
+	handle("heritage", func(*link.Message) (link.Reply, error) {
+		body, fds, err := s.heritage.Marshal()
+		return link.Reply{Body: body, FDs: fds}, err
+	})
+	handle("reopen", func(*link.Message) (link.Reply, error) {
+		s.reopen()
+		return link.Reply{}, nil
+	})
+	return x
+}
+
+// call asks whichever manager is there, again when one goes away meanwhile.
+func (m *manager) call(ctx context.Context, op string, body any, limit time.Duration) (*link.Message, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		c, err := m.tether.Wait(ctx)
+		if err != nil {
+			return nil, exitcode.Errorf(exitcode.TryAgain, "no manager answers on %s: %w", m.server.root.ManagerSocket(), err)
+		}
+		reply, err := c.Call(ctx, op, body)
+		if err == nil {
+			return reply, nil
+		}
+		select {
+		case <-c.Done():
+			continue
+		default:
+			return nil, fmt.Errorf("ask the manager for %s: %w", op, err)
+		}
+	}
+}
+
+// config asks for the configuration.
+func (m *manager) config(ctx context.Context) (*config.Config, error) {
+	reply, err := m.call(ctx, "config", struct{}{}, askTimeout)
+	if err != nil {
+		return nil, err
+	}
+	defer reply.Close()
+	return config.Decode(reply.Body)
+}
+
+// ready tells the manager that the server is, and waits for its turn.
+func (m *manager) ready(ctx context.Context) error {
+	reply, err := m.call(ctx, "ready", map[string]uint64{"generation": m.server.generation}, readyTimeout)
+	if err != nil {
+		return err
+	}
+	reply.Close()
+	return nil
+}
+
+// tell reports a new state; a manager that is not there learns it by hello.
+func (m *manager) tell(st stats.State) {
+	if c := m.tether.Conn(); c != nil {
+		if err := c.Emit("state", map[string]string{"state": st.String()}); err != nil {
+			m.server.log.Debug().Err(err).Msg("report state")
+		}
+	}
+}
+
+func (m *manager) close() { m.tether.Close() }

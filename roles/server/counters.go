@@ -1,0 +1,56 @@
+package server
+
+import (
+	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/session"
+	"trafficd/roles/server/tunnel"
+)
+
+// clientCounters counts what the sessions of a loop do; its row is that loop's.
+type clientCounters struct{ row *stats.Row }
+
+func (c clientCounters) Request()            { c.row.Inc(stats.Requests) }
+func (c clientCounters) Response(status int) { c.row.Response(status) }
+func (c clientCounters) Received(n int)      { c.row.Add(stats.ClientBytesIn, uint64(n)) }
+func (c clientCounters) Sent(n int)          { c.row.Add(stats.ClientBytesOut, uint64(n)) }
+func (c clientCounters) Malformed()          { c.row.Inc(stats.ParseErrorsClient) }
+func (c clientCounters) Aborted()            { c.row.Inc(stats.ClientAborts) }
+func (c clientCounters) NoBuffers()          { c.row.Inc(stats.ClientRejected) }
+
+func (c clientCounters) Timeout(t session.Timeout) {
+	c.row.Inc([...]stats.Metric{
+		session.HeaderTimeout: stats.TimeoutClientHeader,
+		session.IdleTimeout:   stats.TimeoutClientIdle,
+		session.BodyTimeout:   stats.TimeoutClientBody,
+		session.WriteTimeout:  stats.TimeoutClientWrite,
+	}[t])
+}
+
+func (c clientCounters) TunnelOpened() {
+	c.row.Inc(stats.Tunnels)
+	c.row.Inc(stats.TunnelsCurrent)
+}
+
+func (c clientCounters) TunnelClosed(s tunnel.Summary) {
+	c.row.Dec(stats.TunnelsCurrent)
+	c.row.Add(stats.ClientBytesOut, uint64(s.ToClient))
+	c.row.Add(stats.OriginBytesOut, uint64(s.ToOrigin))
+	if s.TimedOut {
+		c.row.Inc(stats.TimeoutTunnel)
+	}
+}
+
+// originCounters counts what the origin pool of a loop does.
+type originCounters struct{ row *stats.Row }
+
+func (c originCounters) Opened() {
+	c.row.Inc(stats.OriginConnections)
+	c.row.Inc(stats.OriginConnectionsCurrent)
+}
+
+func (c originCounters) Reused()        { c.row.Inc(stats.OriginReused) }
+func (c originCounters) Closed()        { c.row.Dec(stats.OriginConnectionsCurrent) }
+func (c originCounters) Failed()        { c.row.Inc(stats.OriginFailures) }
+func (c originCounters) Malformed()     { c.row.Inc(stats.ParseErrorsOrigin) }
+func (c originCounters) Sent(n int)     { c.row.Add(stats.OriginBytesOut, uint64(n)) }
+func (c originCounters) Received(n int) { c.row.Add(stats.OriginBytesIn, uint64(n)) }

@@ -1,0 +1,178 @@
+package origin
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"trafficd/roles/server/http1"
+	"trafficd/roles/server/remap"
+)
+
+// A Handler is told how an exchange goes. All calls are made on the loop.
+type Handler interface {
+	// OriginInterim reports an interim response (1xx other than 101).
+	OriginInterim(r *http1.Response, head []byte)
+
+	// OriginHead reports the final response's head; r and head are valid only
+	// during the call. The body goes to the sink that is returned.
+	OriginHead(r *http1.Response, head []byte, f http1.Framing) Sink
+
+	// OriginProgress ends a burst: all that could be received for now has been
+	// given to the sink.
+	OriginProgress()
+
+	// OriginEnd reports that the response is complete.
+	OriginEnd()
+
+	// OriginFail reports that the exchange is over without a complete response.
+	OriginFail(f Failure)
+
+	// OriginTunnel hands over a connection that has left HTTP (101). early is
+	// what the origin sent behind the head; it is valid only during the call.
+	OriginTunnel(fd int, early []byte)
+}
+
+// A Sink takes a response body.
+type Sink interface {
+	// Space returns memory to receive into; empty means not now: the exchange
+	// waits for Resume.
+	Space() []byte
+	// Commit says that the first n bytes of the last Space hold the next bytes
+	// of the body.
+	Commit(n int)
+}
+
+// A RequestBody is where an exchange takes the body of its request from. The
+// whole body passes through it, decoded.
+type RequestBody interface {
+	// Next returns bytes that have been received, valid until Advance. With
+	// none: BodyWait (Exchange.BodyReady is called later), BodyEnd, or
+	// BodyFailed when the client is gone.
+	Next() (p []byte, state BodyState)
+	// Advance says that n bytes were taken over.
+	Advance(n int)
+}
+
+// BodyState says what is known of a body beyond the bytes at hand.
+type BodyState uint8
+
+const (
+	BodyWait   BodyState = iota // more will come
+	BodyEnd                     // there is no more
+	BodyFailed                  // there would be more, but it cannot be had
+)
+
+func (s BodyState) String() string {
+	return [...]string{"wait", "end", "failed"}[s]
+}
+
+// A Failure says how an exchange ended before its response did.
+type Failure struct {
+	Err error
+	// Timeout: a time limit passed (504 rather than 502).
+	Timeout bool
+	// Idle: the connection had carried an earlier exchange and no byte of a
+	// response came: most likely the origin had closed it before the request
+	// reached it.
+	Idle bool
+	// Connected: the request may have reached the origin.
+	Connected bool
+	// BodyTaken: some of the request's body has been taken over.
+	BodyTaken bool
+}
+
+// Failures that a transaction tells apart.
+var (
+	ErrClosed     = errors.New("the origin closed the connection")
+	ErrTruncated  = errors.New("the origin closed the connection before the end of its response")
+	ErrTimeout    = errors.New("the origin took too long")
+	ErrBody       = errors.New("the request's body could not be had")
+	ErrNoBuffers  = errors.New("all buffers are in use")
+	ErrNoAnswer   = errors.New("the origin closed the connection without an answer")
+	ErrNotUpgrade = errors.New("the origin switched protocols without being asked to")
+)
+
+// An Exchange is one request to an origin and its response. It is embedded in
+// the transaction; the exported fields are set before Pool.Start and are not
+// changed until the exchange is over. Owned by its loop.
+type Exchange struct {
+	Handler Handler
+	Origin  *remap.Origin
+	Method  http1.Method
+	Path    string // of the built-in origin; unused for others
+	// Head is the request's head as it goes on the wire; copied by Start.
+	Head []byte
+	// Body is nil for a request without one.
+	Body    RequestBody
+	Chunked bool // the body goes in chunks; otherwise the head says its length
+	// Expect: wait for 100 (Continue) or a second before the body is sent.
+	Expect bool
+	// Upgrade: the client asked to leave HTTP, so 101 is an answer.
+	Upgrade bool
+	// Fresh: do not use a connection that was used before (for requests that
+	// must not be sent twice).
+	Fresh bool
+
+	conn      *Conn        // nil while resolving and when over
+	active    bool         // started and neither ended, failed nor cancelled
+	serial    uint64       // of the look-up that is waited for
+	addrs     []netip.Addr // still to be tried
+	bodyTaken bool
+	head      []byte // Head, copied while there is no connection yet
+}
+
+// begin numbers a look-up, so that the answer to an earlier one is not taken
+// for its own.
+func (x *Exchange) begin() uint64 {
+	x.serial++
+	return x.serial
+}
+
+// Active reports whether the exchange is under way.
+func (x *Exchange) Active() bool { return x.active }
+
+// BodyReady says that the request body has more bytes, or has ended or failed.
+func (x *Exchange) BodyReady() {
+	if x.conn != nil {
+		x.conn.expecting = false
+		x.conn.flush()
+	}
+}
+
+// Resume says that the sink has space again.
+func (x *Exchange) Resume() {
+	if x.conn != nil && x.conn.paused {
+		x.conn.paused = false
+		x.conn.readable()
+	}
+}
+
+// Cancel ends the exchange without a further call to the handler. The
+// connection is closed: what is under way on it cannot be taken back.
+func (x *Exchange) Cancel() {
+	if !x.active {
+		return
+	}
+	x.active = false
+	if c := x.conn; c != nil {
+		x.conn = nil
+		c.x = nil
+		c.close()
+	}
+}
+
+// fail ends the exchange and tells the handler.
+func (x *Exchange) fail(f Failure) {
+	if !x.active {
+		return
+	}
+	x.active = false
+	x.conn = nil
+	f.BodyTaken = x.bodyTaken
+	x.Handler.OriginFail(f)
+}
+
+func connectError(o *remap.Origin, err error) error {
+	return fmt.Errorf("connect to origin %s: %w", o.Name, err)
+}

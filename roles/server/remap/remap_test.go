@@ -1,0 +1,148 @@
+package remap
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func table(t testing.TB, rules ...string) *Table {
+	t.Helper()
+	var rs []Rule
+	for _, r := range rules {
+		prefix, origin, _ := strings.Cut(r, "=")
+		rs = append(rs, Rule{prefix, origin})
+	}
+	tab, err := New(rs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tab
+}
+
+func TestLookup(t *testing.T) {
+	tab := table(t,
+		"/=http://root",
+		"/shop=http://shop/v2",
+		"/shop/cart/=http://cart",
+		"http://a.example/=http://a",
+		"http://a.example/deep/er=http://deeper:81/",
+		"http://a.example:8080/=http://port",
+	)
+	for _, c := range []struct{ host, path, origin, target string }{
+		{"x", "/", "http://root", "/"},
+		{"x", "/any/thing", "http://root", "/any/thing"},
+		{"x", "/shop", "http://shop/v2", "/v2"},
+		{"x", "/shop/", "http://shop/v2", "/v2/"},
+		{"x", "/shop/a", "http://shop/v2", "/v2/a"},
+		{"x", "/shopping", "http://root", "/shopping"},
+		{"x", "/shop/cart", "http://cart", "/"},
+		{"x", "/shop/cart/1", "http://cart", "/1"},
+		{"", "/shop/cart/1", "http://cart", "/1"},
+		{"A.Example", "/x", "http://a", "/x"},
+		{"a.example:80", "/x", "http://a", "/x"},
+		{"a.example:99", "/x", "http://a", "/x"},
+		{"a.example:8080", "/x", "http://port", "/x"},
+		{"a.example", "/deep/er/x", "http://deeper:81/", "/x"},
+		{"a.example", "/deep/e", "http://a", "/deep/e"},
+		{"[::1]:80", "/x", "http://root", "/x"},
+		{"x", "/" + strings.Repeat("/", 4000), "http://root", "/" + strings.Repeat("/", 4000)},
+	} {
+		m, ok := tab.Lookup([]byte(c.host), []byte(c.path))
+		if !ok {
+			t.Errorf("%s%s: no rule", c.host, c.path)
+			continue
+		}
+		if got := string(m.AppendTarget(nil, []byte(c.path))); m.Origin.Name != c.origin || got != c.target {
+			t.Errorf("%s%s: got %s %s, want %s %s", c.host, c.path, m.Origin.Name, got, c.origin, c.target)
+		}
+	}
+}
+
+func TestNoRuleApplies(t *testing.T) {
+	tab := table(t, "/a=http://a", "http://h/b=http://b")
+	for _, path := range []string{"/", "/b", "/ab", "*", ""} {
+		if m, ok := tab.Lookup([]byte("x"), []byte(path)); ok {
+			t.Errorf("%q: got %s, want no rule", path, m.Origin.Name)
+		}
+	}
+}
+
+func TestParseOrigin(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		host string
+		port uint16
+		path string
+		bad  string // part of the error
+	}{
+		{in: "http://h", host: "h", port: 80},
+		{in: "http://h:8080/", host: "h", port: 8080},
+		{in: "HTTP://h/a/b/", host: "h", port: 80, path: "/a/b"},
+		{in: "http://[::1]:99/x", host: "::1", port: 99, path: "/x"},
+		{in: "http://[::1]", host: "::1", port: 80},
+		{in: "h:80", bad: "an origin is"},
+		{in: "https://h", bad: "an origin is"},
+		{in: "http://", bad: "host is missing"},
+		{in: "http://h:0", bad: "port"},
+		{in: "http://h:65536", bad: "port"},
+		{in: "http://h:8x", bad: "port"},
+		{in: "http://u@h", bad: "host is missing or malformed"},
+		{in: "http://h/a?b", bad: "query"},
+	} {
+		o, err := ParseOrigin(c.in)
+		if c.bad != "" {
+			if err == nil || !strings.Contains(err.Error(), c.bad) {
+				t.Errorf("%s: got error %v, want %q", c.in, err, c.bad)
+			}
+			continue
+		}
+		if err != nil || o.Host != c.host || o.Port != c.port || o.Path != c.path {
+			t.Errorf("%s: got %+v, %v", c.in, o, err)
+		}
+	}
+}
+
+func TestNewNamesTheBadRule(t *testing.T) {
+	for _, c := range []struct {
+		rules []Rule
+		want  string
+	}{
+		{[]Rule{{"/a", "http://x"}, {"/a/", "http://y"}}, "map /a/: there is another rule"},
+		{[]Rule{{"a", "http://x"}}, "map a: a prefix is"},
+		{[]Rule{{"http:///a", "http://x"}}, "no host"},
+		{[]Rule{{"/a", "ftp://x"}}, "map /a: origin"},
+	} {
+		if _, err := New(c.rules); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: got %v, want %q", c.rules, err, c.want)
+		}
+	}
+}
+
+func manyRules(tb testing.TB, n int) *Table {
+	var rs []string
+	for i := range n {
+		rs = append(rs, fmt.Sprintf("/site%d/app=http://o%d", i, i))
+	}
+	return table(tb, rs...)
+}
+
+func TestLookupDoesNotAllocate(t *testing.T) {
+	tab := manyRules(t, 100)
+	host, path := []byte("Some.Host:8080"), []byte("/site7/app/index.html")
+	if n := testing.AllocsPerRun(100, func() { tab.Lookup(host, path) }); n != 0 {
+		t.Errorf("got %v allocations a lookup, want none", n)
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	for _, n := range []int{1, 10_000} {
+		b.Run(fmt.Sprint(n, " rules"), func(b *testing.B) {
+			tab := manyRules(b, n)
+			host, path := []byte("some.host"), []byte("/site0/app/index.html")
+			for b.Loop() {
+				tab.Lookup(host, path)
+			}
+		})
+	}
+}

@@ -1,0 +1,488 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"trafficd/eventloop"
+	"trafficd/lockfile"
+	"trafficd/proc"
+	"trafficd/queue"
+	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/exitcode"
+	"trafficd/roles/internal/heritage"
+	"trafficd/roles/internal/logging"
+	"trafficd/roles/internal/runroot"
+	"trafficd/roles/internal/stats"
+	"trafficd/roles/internal/supervise"
+	"trafficd/roles/server/cache"
+	"trafficd/roles/server/remap"
+	"trafficd/roles/server/resolve"
+	"trafficd/roles/server/transaction"
+)
+
+// Options of Run.
+type Options struct {
+	Flags config.Overrides // only RunRoot matters; the manager has the configuration
+}
+
+// Server is the process. Fields without a remark are immutable once it has
+// started.
+type Server struct {
+	root       runroot.Root
+	log        *logging.Log
+	generation uint64
+	heritage   *heritage.Set
+	link       *manager
+
+	region   *stats.Region
+	bank     stats.Bank
+	role     *stats.Role
+	store    *cache.Store // nil: nothing is cached
+	flights  *transaction.Flights
+	resolver *resolve.Resolver
+	fifo     *queue.FIFO // nil: there is none
+
+	group   *eventloop.Group
+	workers []*worker
+
+	settings atomic.Pointer[transaction.Settings]
+	config   atomic.Pointer[config.Config]
+
+	mu    sync.Mutex // guards what follows
+	state stats.State
+	lock  *lockfile.Lock // held while ready
+	stop  chan struct{}  // closed when the server is to end
+	fast  bool           // without waiting for what is under way
+}
+
+// addressTTL is how long the addresses of an origin's name are trusted.
+const addressTTL = 30 * time.Second
+
+// Run is the server's life. It returns the exit code.
+func Run(ctx context.Context, o Options) int {
+	if err := proc.SetName("traffic_server"); err != nil {
+		fmt.Fprintln(os.Stderr, "trafficd server:", err)
+	}
+	s := &Server{generation: supervise.TakeGeneration(), stop: make(chan struct{})}
+	if err := s.run(ctx, o); err != nil {
+		if nerr := proc.NotifyError(err); nerr != nil {
+			s.complain(nerr)
+		}
+		s.complain(err)
+		return int(exitcode.Of(err))
+	}
+	return int(exitcode.OK)
+}
+
+func (s *Server) complain(err error) {
+	if s.log == nil {
+		fmt.Fprintln(os.Stderr, "trafficd server:", err)
+		return
+	}
+	s.log.Error().Err(err).Msg("server failed")
+}
+
+func (s *Server) run(ctx context.Context, o Options) error {
+	// A client that is gone is an error of one call, not the end of a process.
+	signal.Ignore(unix.SIGPIPE)
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGHUP)
+	if err := s.inherit(o); err != nil {
+		return err
+	}
+	cfg, err := s.attach(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.build(cfg); err != nil {
+		return err
+	}
+	if err := s.link.ready(ctx); err != nil {
+		return err
+	}
+	if err := s.begin(); err != nil {
+		return err
+	}
+	if err := proc.NotifyReady(); err != nil {
+		s.log.Debug().Err(err).Msg("nobody waits for readiness")
+	}
+	s.await(ctx, signals)
+	s.end()
+	return nil
+}
+
+// inherit takes over what the manager has prepared.
+func (s *Server) inherit(o Options) (err error) {
+	if s.root, err = runroot.Open(o.Flags.RunRoot); err != nil {
+		return err
+	}
+	if s.log, err = logging.New(logging.Options{Role: "server"}); err != nil {
+		return err
+	}
+	if s.heritage, err = heritage.FromEnv(); err != nil {
+		return exitcode.With(exitcode.Usage, err)
+	}
+	if _, err := proc.RaiseNoFile(); err != nil {
+		s.log.Warn().Err(err).Msg("descriptor limit")
+	}
+	fd, ok := s.heritage.Get(heritage.Stats)
+	if !ok || len(s.heritage.Listeners()) == 0 {
+		return exitcode.Errorf(exitcode.Usage, "a server is started by a manager, which gives it its listeners; start one with: trafficd cop")
+	}
+	dup, err := dupFile(fd, "stats")
+	if err != nil {
+		return err
+	}
+	if s.region, err = stats.Attach(dup); err != nil {
+		return err
+	}
+	s.bank = s.region.Bank(s.generation)
+	s.role = s.region.Role(stats.RoleServer)
+	in, okIn := s.heritage.Get(heritage.QueueIn)
+	out, okOut := s.heritage.Get(heritage.QueueOut)
+	if okIn && okOut {
+		if s.fifo, err = queue.AdoptFIFO(in, out, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func dupFile(fd int, name string) (*os.File, error) {
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(n), name), nil
+}
+
+// attach finds the manager and asks it for the configuration.
+func (s *Server) attach(ctx context.Context) (*config.Config, error) {
+	s.link = s.tether(ctx)
+	return s.link.config(ctx)
+}
+
+// build makes everything a request needs and starts the loops.
+func (s *Server) build(c *config.Config) error {
+	if err := s.log.SetLevel(c.Log.Level); err != nil {
+		return err
+	}
+	threads := c.Threads
+	if threads == 0 {
+		threads = runtime.NumCPU()
+	}
+	threads = min(threads, stats.MaxLoops)
+	tuneRuntime(threads)
+	if err := s.openCache(c); err != nil {
+		return err
+	}
+	s.flights = transaction.NewFlights()
+	s.resolver = resolve.New(addressTTL, resolve.System)
+	group, err := eventloop.NewGroup(threads, func(i int) eventloop.Options {
+		return eventloop.Options{Name: fmt.Sprintf("net/%d", i), Cell: s.bank.Cell(i)}
+	})
+	if err != nil {
+		return err
+	}
+	s.group = group
+	for i, l := range group.Loops() {
+		w, err := s.newWorker(i, l)
+		if err != nil {
+			return err
+		}
+		s.workers = append(s.workers, w)
+	}
+	if err := s.use(c); err != nil {
+		return err
+	}
+	for _, w := range s.workers {
+		w.configure(c)
+	}
+	group.Start()
+	return nil
+}
+
+// tuneRuntime gives every loop a processor of its own beside one for what is not
+// on a loop, and lets the collector wait: a server's heap is small and hardly
+// grows, since what is in flight and what is cached lie outside it.
+func tuneRuntime(threads int) {
+	runtime.GOMAXPROCS(threads + 1)
+	debug.SetGCPercent(400)
+}
+
+// openCache maps the store; whatever an earlier server left in it is there.
+func (s *Server) openCache(c *config.Config) error {
+	fd, ok := s.heritage.Get(heritage.Cache)
+	if !ok || c.Cache.Size == 0 {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("size of the cache: %w", err)
+	}
+	mem, err := unix.Mmap(fd, 0, int(st.Size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map the cache of %d bytes: %w", st.Size, err)
+	}
+	s.store, err = cache.Open(mem, cache.Options{MaxObject: c.Cache.MaxObject()})
+	return err
+}
+
+// use makes a configuration the one that new requests begin with.
+func (s *Server) use(c *config.Config) error {
+	table, err := remap.New(rules(c))
+	if err != nil {
+		return exitcode.With(exitcode.Config, err)
+	}
+	s.settings.Store(&transaction.Settings{Remap: table, Via: c.Proxy.ViaName})
+	s.config.Store(c)
+	return nil
+}
+
+// rules are the remap rules of a configuration; without any there is the
+// built-in page.
+func rules(c *config.Config) []remap.Rule {
+	if len(c.Map) == 0 {
+		return []remap.Rule{{Prefix: "/", Origin: remap.Builtin}}
+	}
+	var rs []remap.Rule
+	for _, m := range c.Map {
+		rs = append(rs, remap.Rule{Prefix: m.Prefix, Origin: m.Origin})
+	}
+	return rs
+}
+
+// reload takes a new configuration over on all loops. Requests under way go on
+// with the old one.
+func (s *Server) reload(body json.RawMessage) error {
+	c, err := config.Decode(body)
+	if err != nil {
+		return err
+	}
+	if err := s.use(c); err != nil {
+		return err
+	}
+	if err := s.log.SetLevel(c.Log.Level); err != nil {
+		return err
+	}
+	s.each(func(w *worker) { w.configure(c) })
+	s.log.Info().Uint64("config", c.Generation).Msg("reload")
+	return nil
+}
+
+// connectionsPerLoop is a loop's share of what descriptors and configuration
+// allow. A proxied connection takes two descriptors, and some are for other use.
+func (s *Server) connectionsPerLoop(c *config.Config) int {
+	n := c.Limits.Connections
+	if n == 0 {
+		var lim unix.Rlimit
+		if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
+			lim.Cur = 1024
+		}
+		n = int(min(lim.Cur, 1<<20)) - 256
+		n = max(n-n/10, 64)
+	}
+	return max(n/len(s.workers), 1)
+}
+
+// each runs f for every worker on its loop and waits.
+func (s *Server) each(f func(*worker)) {
+	var wg sync.WaitGroup
+	for _, w := range s.workers {
+		wg.Add(1)
+		if !w.loop.Post(func() { defer wg.Done(); f(w) }) {
+			wg.Done()
+		}
+	}
+	wg.Wait()
+}
+
+// run runs f on the loop and waits.
+func (w *worker) run(f func()) {
+	done := make(chan struct{})
+	if w.loop.Post(func() { f(); close(done) }) {
+		<-done
+	}
+}
+
+// begin starts to serve: it is this server's turn.
+func (s *Server) begin() error {
+	lock, err := lockfile.Acquire(s.root.ServerLock())
+	if errors.Is(err, lockfile.ErrHeld) {
+		return exitcode.With(exitcode.TryAgain, err)
+	}
+	if err != nil {
+		return err
+	}
+	self := proc.Self()
+	s.role.Enter(self.PID, self.StartTime, s.generation)
+	s.mu.Lock()
+	s.lock = lock
+	s.mu.Unlock()
+	if err := s.listenHeartbeats(); err != nil {
+		return err
+	}
+	queued := 0
+	if s.fifo != nil {
+		s.workers[0].run(func() { queued = s.workers[0].takeQueue(s.fifo) })
+	}
+	for name, fd := range s.heritage.Listeners() {
+		for _, w := range s.workers {
+			var err error
+			w.run(func() { err = w.acceptOn(fd) })
+			if err != nil {
+				return fmt.Errorf("accept on %s: %w", name, err)
+			}
+		}
+	}
+	s.enter(stats.Ready)
+	s.log.Info().Uint64("generation", s.generation).Int("loops", len(s.workers)).Int("queued", queued).Msg("server ready")
+	return nil
+}
+
+// enter notes a new state where cop and manager see it.
+func (s *Server) enter(st stats.State) {
+	s.mu.Lock()
+	s.state = st
+	s.mu.Unlock()
+	s.role.State.Store(uint64(st))
+	s.link.tell(st)
+}
+
+func (s *Server) current() stats.State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// await serves until it is time to end.
+func (s *Server) await(ctx context.Context, signals <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.stop:
+			return
+		case sig := <-signals:
+			switch sig {
+			case unix.SIGUSR1:
+				s.reopen()
+			case unix.SIGHUP: // the manager's affair
+			case unix.SIGINT:
+				s.shutdown(true)
+			default:
+				s.shutdown(false)
+			}
+		}
+	}
+}
+
+func (s *Server) reopen() {
+	if err := s.log.Reopen(); err != nil {
+		s.log.Error().Err(err).Msg("reopen log")
+	}
+}
+
+// shutdown asks the server to end. fast does not wait for what is under way.
+func (s *Server) shutdown(fast bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fast = s.fast || fast
+	select {
+	case <-s.stop:
+	default:
+		close(s.stop)
+	}
+}
+
+// retire hands the listeners and the lock over to a successor; what is under
+// way is finished here. It returns when the successor may begin.
+func (s *Server) retire() error {
+	s.each((*worker).stopAccepting)
+	s.mu.Lock()
+	lock := s.lock
+	s.lock = nil
+	s.mu.Unlock()
+	if lock != nil {
+		if err := lock.Release(); err != nil {
+			return err
+		}
+	}
+	s.shutdown(false)
+	return nil
+}
+
+// end finishes what is under way, as long as it may take.
+func (s *Server) end() {
+	s.each((*worker).stopAccepting)
+	s.mu.Lock()
+	held := s.lock != nil
+	fast := s.fast
+	s.mu.Unlock()
+	if held {
+		s.enter(stats.Draining)
+	}
+	if !fast {
+		s.drainSessions()
+	}
+	s.each(func(w *worker) { w.host.CloseAll() })
+	if held {
+		s.role.Leave(os.Getpid())
+	}
+	if err := s.group.Close(); err != nil {
+		s.log.Error().Err(err).Msg("event loops")
+	}
+	s.link.close()
+	s.log.Info().Msg("server stopped")
+}
+
+// drainPoll is how often the end of a drain is looked for.
+const drainPoll = 10 * time.Millisecond
+
+// drainSessions waits until no session is left, or the time for it is over. The
+// idle ones are closed at once; the others end with their reply.
+func (s *Server) drainSessions() {
+	deadline := time.NewTimer(s.config.Load().Timeouts.Drain)
+	defer deadline.Stop()
+	poll := time.NewTicker(drainPoll)
+	defer poll.Stop()
+	s.each(func(w *worker) { w.host.Drain() })
+	for s.sessions() > 0 {
+		select {
+		case <-deadline.C:
+			s.log.Warn().Int("sessions", s.sessions()).Msg("drain deadline passed")
+			return
+		case <-poll.C:
+		}
+	}
+}
+
+func (s *Server) sessions() int {
+	var n atomic.Int64
+	s.each(func(w *worker) { n.Add(int64(w.host.Sessions())) })
+	return int(n.Load())
+}
+
+// drain makes every reply end its connection, or takes that back; the server
+// goes on accepting.
+func (s *Server) drain(undo bool) {
+	if undo {
+		s.each(func(w *worker) { w.host.Draining = false })
+		s.enter(stats.Ready)
+		return
+	}
+	s.each(func(w *worker) { w.host.Drain() })
+	s.enter(stats.Draining)
+}

@@ -1,0 +1,155 @@
+package session
+
+import (
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/origin"
+	"trafficd/roles/server/sock"
+)
+
+// RequestBody implements transaction.Client.
+func (s *Session) RequestBody() origin.RequestBody {
+	if s.work.framing == noBody {
+		return nil
+	}
+	return s
+}
+
+// Next implements origin.RequestBody: bytes of the body, decoded. It receives
+// from the client only when it is asked, so a slow origin slows the client down
+// and memory stays what one page holds.
+func (s *Session) Next() (p []byte, state origin.BodyState) {
+	w := s.work
+	for {
+		if w.data > 0 {
+			buf, lo, _ := s.bodyBytes()
+			return buf[lo : lo+w.data], origin.BodyWait
+		}
+		switch {
+		case w.framing == endedBody:
+			return nil, origin.BodyEnd
+		case w.failed:
+			return nil, origin.BodyFailed
+		}
+		if !s.decode() && !s.receiveBody() {
+			if w.failed {
+				return nil, origin.BodyFailed
+			}
+			return nil, origin.BodyWait
+		}
+	}
+}
+
+// Advance implements origin.RequestBody.
+func (s *Session) Advance(n int) {
+	w := s.work
+	w.data -= n
+	s.skipBody(n)
+	if w.framing == lengthBody {
+		if w.left -= int64(n); w.left == 0 {
+			w.framing = endedBody
+		}
+	}
+}
+
+// bodyBytes returns the page that the body is read from: what came behind the
+// head first, then a page of its own, since the head must stay where it is.
+func (s *Session) bodyBytes() (buf []byte, lo, hi int) {
+	if s.lo < s.hi {
+		return s.host.Arena.Bytes(s.in), s.lo, s.hi
+	}
+	w := s.work
+	return s.host.Arena.Bytes(w.page), w.pageLo, w.pageHi
+}
+
+// skipBody moves past n bytes of the current page.
+func (s *Session) skipBody(n int) {
+	if s.lo < s.hi {
+		s.lo += n
+		return
+	}
+	s.work.pageLo += n
+}
+
+// decode finds the next run of body bytes in what has been received. It reports
+// whether the state of the body has moved on.
+func (s *Session) decode() bool {
+	w := s.work
+	buf, lo, hi := s.bodyBytes()
+	if lo == hi {
+		return false
+	}
+	if w.framing == lengthBody {
+		w.data = int(min(int64(hi-lo), w.left))
+		return true
+	}
+	data, n, err := w.chunks.Next(buf[lo:hi])
+	if err != nil {
+		w.failed, w.close = true, true
+		s.host.Stats.Malformed()
+		return true
+	}
+	if data.Len > 0 {
+		// What lies before the data is framing; what lies behind it is looked
+		// at when the data has been taken.
+		s.skipBody(int(data.Off))
+		w.data = int(data.Len)
+		return true
+	}
+	s.skipBody(n)
+	if w.chunks.Done() {
+		w.framing = endedBody
+	}
+	return n > 0
+}
+
+// receiveBody receives more of the body. It reports whether anything came.
+func (s *Session) receiveBody() bool {
+	w := s.work
+	if !s.readable {
+		s.askForBody()
+		return false
+	}
+	if w.page == 0 {
+		ref, ok := s.host.Arena.GetLarge()
+		if !ok {
+			s.host.Stats.NoBuffers()
+			w.failed, w.close = true, true
+			return false
+		}
+		w.page = ref
+	}
+	w.pageLo, w.pageHi = 0, 0
+	buf := s.host.Arena.Bytes(w.page)[:buffer.Large]
+	n, errno := sock.Recv(s.fd, buf)
+	if errno == sock.Again {
+		s.readable = false
+		s.askForBody()
+		return false
+	}
+	if errno != 0 || n == 0 {
+		s.readable, s.eof = false, true
+		w.failed, w.close = true, true
+		return false
+	}
+	s.readable = n == len(buf) || s.hangup
+	w.pageHi = n
+	w.expect = false
+	s.rx += uint64(n)
+	s.host.Stats.Received(n)
+	s.limit.Clear()
+	return true
+}
+
+// askForBody sends 100 (Continue) to a client that waits for it, once somebody
+// wants the body (RFC 9110 §10.1.1), and limits the time until it comes.
+func (s *Session) askForBody() {
+	w := s.work
+	if w.reply == nil {
+		s.limit.Set(s.host.Limits.Body)
+	}
+	if !w.expect {
+		return
+	}
+	w.expect = false
+	s.sendNow([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
+}

@@ -1,0 +1,23 @@
+// Package session is a client's HTTP/1.1 connection.
+//
+// A session receives requests, lets a transaction answer each, frames the
+// answers and sends them in order. It is an edge of the transaction: the
+// transaction knows a session only as transaction.Client, so another protocol
+// stands beside this package, not in it.
+//
+//	      ┌────────── next request ───────────┐
+//	idle → head → answering ─────────────────→┤
+//	  │      │        └→ tunnel               │
+//	  └──────┴────────→ lingering → closed ←──┘
+//
+// Requests are received into pages of an arena and answered from there; a
+// session that waits for its next request holds none. What a session has
+// achieved is two counters, bytes consumed and bytes written, and where they
+// stood when the current request began: the rest follows from the bytes.
+//
+// Invariants: one transaction at a time, so pipelined requests are answered in
+// order; a session belongs to one loop; no byte of a request is looked at twice
+// except to finish a head that came in pieces; after an error in a request's
+// framing nothing more is read from the connection (RFC 9112 §9.2 leaves no
+// way to find the next request).
+package session

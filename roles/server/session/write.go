@@ -1,0 +1,271 @@
+package session
+
+import (
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/header"
+	"trafficd/roles/server/http1"
+	"trafficd/roles/server/origin"
+	"trafficd/roles/server/sock"
+	"trafficd/roles/server/transaction"
+)
+
+// maxTurn bounds the bytes that one turn of a session writes, so that a fast
+// reader of a large body does not keep the loop from the others.
+const maxTurn = 1 << 20
+
+// answer takes the reply as far as it goes. It reports whether the session may
+// go on to something else.
+func (s *Session) answer() bool {
+	w := s.work
+	if w.reply == nil {
+		if w.txn.Tunnelled() {
+			s.openTunnel()
+			return false
+		}
+		if w.reply = w.txn.Reply(); w.reply == nil {
+			return false
+		}
+		if !s.render() {
+			s.abort()
+			return false
+		}
+	}
+	sent := 0
+	for {
+		n := s.gather()
+		if n == 0 {
+			return s.settled()
+		}
+		did, errno := sock.SendV(s.fd, w.iov[:n])
+		if errno == sock.Again {
+			s.limit.Set(s.host.Limits.Write)
+			return false
+		}
+		if errno != 0 {
+			s.abort()
+			return false
+		}
+		s.tx += uint64(did)
+		s.host.Stats.Sent(did)
+		s.consume(did)
+		if sent += did; sent >= maxTurn {
+			s.limit.Set(s.host.Limits.Write)
+			s.host.Loop.PostTask(s)
+			return false
+		}
+	}
+}
+
+// settled decides what follows when there is nothing to send now.
+func (s *Session) settled() bool {
+	w := s.work
+	if w.finished() {
+		s.nextRequest()
+		return s.phase != phaseClosed
+	}
+	_, state := w.reply.Body.Bytes(w.off)
+	if state == origin.BodyWait {
+		s.limit.Clear() // the origin's limits apply
+		return false
+	}
+	// The body has failed, or ended short of its length. The client must not
+	// take what it has for the whole (RFC 9112 §8).
+	s.abort()
+	return false
+}
+
+// finished reports whether the whole reply has been sent.
+func (w *work) finished() bool {
+	switch {
+	case w.outLo < w.outHi || w.tail > 0:
+		return false
+	case w.reply.Body == nil:
+		return true
+	case w.chunked:
+		return w.lastSent
+	case w.end >= 0:
+		return w.off == w.end
+	}
+	_, state := w.reply.Body.Bytes(w.off)
+	return state == origin.BodyEnd
+}
+
+var crlf = []byte("\r\n")
+
+// gather fills the vector with what can be sent now and returns its length.
+func (s *Session) gather() int {
+	w := s.work
+	n := 0
+	if w.chunked && w.outLo == w.outHi && w.off == w.end && w.tail == 0 {
+		s.nextChunk()
+	}
+	if w.outLo < w.outHi {
+		w.iov[0] = sock.Piece(s.host.Arena.Bytes(w.out)[w.outLo:w.outHi])
+		n = 1
+	}
+	if w.reply.Body == nil {
+		return n
+	}
+	off, room := w.off, maxTurn
+	for n < len(w.iov)-1 && room > 0 && off != w.end {
+		p, _ := w.reply.Body.Bytes(off)
+		if w.end >= 0 && int64(len(p)) > w.end-off {
+			p = p[:w.end-off]
+		}
+		if len(p) > room {
+			p = p[:room]
+		}
+		if len(p) == 0 {
+			break
+		}
+		w.iov[n] = sock.Piece(p)
+		n++
+		off += int64(len(p))
+		room -= len(p)
+	}
+	if w.chunked && w.tail > 0 && off == w.end {
+		w.iov[n] = sock.Piece(crlf[len(crlf)-w.tail:])
+		n++
+	}
+	return n
+}
+
+// nextChunk makes a chunk of what the body has now, or the last chunk.
+func (s *Session) nextChunk() {
+	w := s.work
+	if w.lastSent {
+		return
+	}
+	p, state := w.reply.Body.Bytes(w.off)
+	buf := s.host.Arena.Bytes(w.out)
+	switch {
+	case len(p) > 0:
+		n := min(len(p), maxTurn)
+		w.outLo, w.outHi = 0, len(http1.AppendChunkHeader(buf[:0], int64(n)))
+		w.end = w.off + int64(n)
+		w.tail = len(crlf)
+	case state == origin.BodyEnd:
+		w.outLo, w.outHi = 0, copy(buf, http1.LastChunk)
+		w.lastSent = true
+	}
+}
+
+// consume accounts for n bytes sent: first those of out, then of the body, then
+// of the tail.
+func (s *Session) consume(n int) {
+	w := s.work
+	k := min(n, w.outHi-w.outLo)
+	w.outLo += k
+	n -= k
+	if n == 0 {
+		return
+	}
+	k = n
+	if w.end >= 0 {
+		k = int(min(int64(n), w.end-w.off))
+	}
+	w.off += int64(k)
+	w.tail -= n - k
+	w.reply.Body.Release(w.off)
+}
+
+// render writes the head of the reply into a page. It reports whether there was
+// one.
+func (s *Session) render() bool {
+	w, r := s.work, s.work.reply
+	const framing = 512 // more than status line, Age, Via, framing and end take
+	ref, ok := s.host.Arena.Get(len(r.Lines) + len(r.Extra) + framing)
+	if !ok {
+		s.host.Stats.NoBuffers()
+		return false
+	}
+	w.out = ref
+	b := s.host.Arena.Bytes(ref)[:0]
+	b = http1.AppendStatusLine(b, r.Status)
+	b = append(b, r.Lines...)
+	b = append(b, r.Extra...)
+	if r.Age >= 0 {
+		b = append(b, "Age: "...)
+		b = header.AppendUint(b, uint64(r.Age))
+		b = append(b, "\r\n"...)
+	}
+	if r.Local {
+		b = append(b, s.host.Env.DateLine()...)
+	} else {
+		b = append(b, s.host.Env.ViaLine()...)
+	}
+	b = s.appendFraming(b)
+	b = append(b, "\r\n"...)
+	w.outLo, w.outHi = 0, len(b)
+	w.off = r.Offset
+	if r.Body == nil {
+		w.off, w.end = 0, 0
+	}
+	return true
+}
+
+// appendFraming decides how the end of the body will be known (RFC 9112 §6) and
+// whether the connection goes on.
+func (s *Session) appendFraming(b []byte) []byte {
+	w, r := s.work, s.work.reply
+	// What the client has not sent of its body, and waits to be told to send,
+	// would be taken for its next request.
+	w.close = w.close || r.Close || s.host.Draining || w.expect
+	w.end = -1
+	switch {
+	case r.Status == 204 || r.Status < 200:
+	case r.Length >= 0:
+		b = append(b, "Content-Length: "...)
+		b = header.AppendUint(b, uint64(r.Length))
+		b = append(b, "\r\n"...)
+		w.end = r.Offset + r.Length
+	case r.Body == nil: // HEAD or 304, and no length is known
+	case w.req.Minor >= 1:
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+		w.chunked, w.end = true, r.Offset
+	default:
+		w.close = true
+	}
+	switch {
+	case w.close:
+		b = append(b, "Connection: close\r\n"...)
+	case w.req.Minor == 0:
+		b = append(b, "Connection: keep-alive\r\n"...)
+	}
+	return b
+}
+
+// Interim implements transaction.Client (RFC 9110 §15.2): an HTTP/1.0 client
+// gets none, and neither does one whose final reply has begun.
+func (s *Session) Interim(status int, lines []byte) {
+	w := s.work
+	if w.req.Minor == 0 || w.reply != nil {
+		return
+	}
+	ref, ok := s.host.Arena.Get(len(lines) + 128)
+	if !ok {
+		return
+	}
+	b := http1.AppendStatusLine(s.host.Arena.Bytes(ref)[:0], status)
+	b = append(b, lines...)
+	b = append(b, "\r\n"...)
+	s.sendNow(b)
+	s.host.Arena.Put(ref)
+}
+
+// sendNow sends a few bytes ahead of the reply. A client that has no room for
+// them has not read for a long time: it is given up.
+func (s *Session) sendNow(b []byte) {
+	n, errno := sock.Send(s.fd, b)
+	if errno != 0 || n < len(b) {
+		s.work.failed, s.work.close = true, true
+		return
+	}
+	s.tx += uint64(n)
+	s.host.Stats.Sent(n)
+}
+
+var _ transaction.Client = (*Session)(nil)
+
+// largestHead is what render can hold: a stored head is limited to it.
+const largestHead = buffer.Large - 1024

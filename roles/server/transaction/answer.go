@@ -1,0 +1,257 @@
+package transaction
+
+import (
+	"errors"
+
+	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/cache"
+	"trafficd/roles/server/freshness"
+	"trafficd/roles/server/header"
+	"trafficd/roles/server/http1"
+	"trafficd/roles/server/origin"
+)
+
+// hit answers from the cache with t.obj.
+func (t *Transaction) hit() {
+	t.env.Stats.Inc(stats.CacheHits)
+	t.serveStored(t.obj.Meta(), t.obj.Head())
+}
+
+// serveStored answers with the body of t.obj under a head that is usually its
+// own.
+func (t *Transaction) serveStored(meta *cache.Meta, lines []byte) {
+	t.reply = Reply{
+		Status: int(meta.Status),
+		Lines:  lines,
+		Age:    freshness.AgeSeconds(meta, t.env.Loop.Wall()),
+		Length: t.obj.BodyLen(),
+	}
+	if meta.Flags&cache.HeadOnly != 0 {
+		t.reply.Length = -1
+	} else if t.req.Method == http1.GET {
+		t.reply.Body = (*storedBody)(&t.obj)
+	}
+	t.narrow(meta, lines)
+	t.give()
+}
+
+// storedBody is a cached object as a Body.
+type storedBody cache.Object
+
+// Bytes implements Body.
+func (b *storedBody) Bytes(off int64) ([]byte, origin.BodyState) {
+	return (*cache.Object)(b).Fragment(off), origin.BodyEnd
+}
+
+// Release implements Body: the object is pinned as a whole.
+func (b *storedBody) Release(int64) {}
+
+// give hands the reply to the session.
+func (t *Transaction) give() {
+	t.ready = true
+	t.on(evAnswer)
+}
+
+// narrow turns a full response into what the client's own conditions ask for:
+// 304, or a part (RFC 9110 §13, §14).
+func (t *Transaction) narrow(meta *cache.Meta, lines []byte) {
+	if freshness.NotModified(t.req, t.head, meta, lines) {
+		t.lines = freshness.AppendNotModified(t.lines[:0], lines)
+		t.reply.Status, t.reply.Lines = 304, t.lines
+		t.reply.Body, t.reply.Length = nil, -1
+		return
+	}
+	if t.req.Method == http1.GET && t.reply.Status == 200 && t.req.Has(header.Range) && t.reply.Length >= 0 {
+		t.cutRange(meta, lines)
+	}
+}
+
+// fail answers with an error of our own.
+func (t *Transaction) fail(status int, text string) {
+	t.failWith(status, text)
+	t.give()
+}
+
+func (t *Transaction) failWith(status int, text string) {
+	t.text = header.AppendUint(t.text[:0], uint64(status))
+	t.text = append(t.text, ' ')
+	t.text = append(t.text, http1.StatusText(status)...)
+	t.text = append(t.text, ": "...)
+	t.text = append(t.text, text...)
+	t.text = append(t.text, '\n')
+	t.local = memory(t.text)
+	t.reply = Reply{
+		Status: status,
+		Lines:  errorLines,
+		Age:    -1,
+		Length: int64(len(t.text)),
+		Local:  true,
+	}
+	if t.req == nil || t.req.Method != http1.HEAD {
+		t.reply.Body = &t.local
+	}
+	if status == 405 {
+		t.reply.Extra = allowLine
+	}
+}
+
+var (
+	errorLines = []byte("Server: trafficd\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n")
+	allowLine  = []byte("Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n")
+)
+
+// answerFrom answers with what a fetch brings.
+func (t *Transaction) answerFrom(f *fetch) {
+	h := &f.head // immutable by now
+	t.reply = Reply{Status: h.status, Lines: h.lines, Age: h.age, Length: h.length}
+	switch {
+	case t.req.Method == http1.HEAD || h.status == 304 || h.status == 204:
+	case h.noBody:
+		t.reply.Length = 0
+	default:
+		t.reply.Body = &t.place
+	}
+	if h.shared {
+		t.narrow(&h.meta, h.lines)
+	}
+	t.give()
+}
+
+// OriginHead implements origin.Handler.
+func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing) origin.Sink {
+	t := f.lead // there is one: a fetch without a head is not left by its leader
+	if freshness.Invalidates(f.x.Method, r.Status) && f.env.Store != nil {
+		f.invalidate(t, r, head)
+	}
+	x := &f.env.judging
+	*x = freshness.Exchange{
+		Request: t.req, RequestHead: t.head, Response: r, ResponseHead: head,
+		RequestTime: f.started, ResponseTime: f.loop.Wall(),
+	}
+	if r.Status == 304 && f.stale.Valid() {
+		f.revalidated(x)
+		return nil
+	}
+	h := responseHead{status: r.Status, length: r.ContentLength, age: -1, noBody: framing == http1.None}
+	if framing == http1.ChunkedBody || framing == http1.UntilClose || r.Status == 204 {
+		h.length = -1
+	}
+	if v := r.Value(head, header.Age); v != nil {
+		if age, ok := header.ParseDelta(v); ok {
+			h.age = age
+		}
+	}
+	if !f.store || !f.beginStoring(x, &h) {
+		h.lines = f.env.appendLines(nil, r, head)
+		if len(h.lines) > maxLines {
+			f.x.Cancel()
+			f.finish(failed, reason{502, "the origin's response head is too large"})
+			return nil
+		}
+	}
+	f.mu.Lock()
+	f.head = h
+	f.progress = open
+	f.mu.Unlock()
+	f.moved = true
+	return f
+}
+
+// invalidate drops what an unsafe request has made wrong (RFC 9111 §4.4).
+func (f *fetch) invalidate(t *Transaction, r *http1.Response, head []byte) {
+	s, host := f.env.Store, t.req.Host.In(t.head)
+	s.Remove(s.KeyOf(schemeHTTP, host, t.path, t.query()))
+	for _, id := range []header.ID{header.Location, header.ContentLocation} {
+		if v := r.Value(head, id); v != nil {
+			if path, query, ok := freshness.InvalidatedTarget(v, schemeHTTP, host); ok {
+				if query != nil {
+					query = append([]byte("?"), query...)
+				}
+				s.Remove(s.KeyOf(schemeHTTP, host, path, query))
+			}
+		}
+	}
+}
+
+// maxLines bounds the field lines of a response, so that a session's page holds
+// them and what it adds.
+const maxLines = buffer.Large - 2048
+
+// beginStoring begins to write the response into the cache, if the rules allow
+// it and there is room, and reports whether it did. Otherwise the response is
+// passed on, and nobody waits for this key for a while.
+func (f *fetch) beginStoring(x *freshness.Exchange, h *responseHead) bool {
+	meta, why := x.Judge()
+	vary, ok := x.AppendVary(f.env.block[:0])
+	f.env.block = vary
+	if why != freshness.Storable || !ok {
+		f.env.Stats.Inc(stats.CacheUncacheable)
+		f.landUncacheable()
+		return false
+	}
+	lines := x.AppendHead(f.env.scratch[:0], &meta)
+	f.env.scratch = lines
+	length := h.length
+	if h.noBody {
+		length = 0
+	}
+	if len(lines) > maxLines {
+		return false
+	}
+	w, err := f.env.Cache.Create(f.key, &meta, vary, lines, length)
+	if err != nil {
+		f.env.Stats.Inc(stats.CacheStoreFailures)
+		f.landUncacheable()
+		return false
+	}
+	h.meta, h.lines, h.vary, h.shared = meta, w.Head(), w.Vary(), true
+	f.mu.Lock()
+	f.w, f.writing = w, true
+	f.mu.Unlock()
+	return true
+}
+
+// revalidated deals with a 304: the stored response is good, with a new head
+// (RFC 9111 §4.3.4). Whoever follows looks into the cache again and finds it.
+func (f *fetch) revalidated(x *freshness.Exchange) {
+	meta, lines, why, err := f.env.update.Apply(x, f.stale.Meta(), f.stale.Head())
+	if err != nil {
+		f.whole = true
+		return
+	}
+	f.env.Stats.Inc(stats.CacheRevalidated)
+	if why == freshness.Storable {
+		o, err := f.env.Cache.Update(&f.stale, &meta, lines)
+		if err == nil || errors.Is(err, cache.ErrSuperseded) {
+			o.Release()
+			return
+		}
+	}
+	// It answers this request and no other.
+	f.env.Store.Remove(f.key)
+	t := f.lead
+	t.obj, f.stale = f.stale, cache.Object{}
+	t.lines = append(t.lines[:0], lines...)
+	t.validated = meta
+	t.serve = true
+}
+
+// appendLines writes the end-to-end fields of a response as field lines.
+func (e *Env) appendLines(b []byte, r *http1.Response, head []byte) []byte {
+	for i := range r.Fields {
+		fld := &r.Fields[i]
+		if fld.ID == header.ContentLength || fld.ID == header.Age || r.HopByHop(head, fld) {
+			continue
+		}
+		b = http1.AppendParsed(b, head, fld)
+	}
+	switch {
+	case r.Status == 101:
+		b = append(b, "Connection: Upgrade\r\n"...)
+		b = http1.AppendFieldID(b, header.Upgrade, r.Value(head, header.Upgrade))
+	case r.Status >= 200 && !r.Has(header.Date):
+		b = append(b, e.DateLine()...) // RFC 9110 §6.6.1
+	}
+	return b
+}

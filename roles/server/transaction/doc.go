@@ -1,0 +1,24 @@
+// Package transaction is one request and its answer: the state machine between
+// a client, the cache and an origin.
+//
+//	                 ┌──────────────── again ───────────────┐
+//	idle → looking ──┼─ answer (hit, error) → answering → idle
+//	                 └─ fetch → waiting ──── head ──┘
+//	                               └── switched → tunnelling → idle
+//
+// A session begins a transaction and is woken when there is a Reply; the session
+// frames and sends it, pulling the body by offset, and ends the transaction.
+// The transaction knows its client only through the interface Client and an
+// origin only through package origin, so other protocols on either side change
+// nothing here.
+//
+// What comes from an origin comes through a fetch. A fetch belongs to the loop
+// of the transaction that began it and may be followed by transactions on any
+// loop: those whose request the same response answers (collapsed forwarding,
+// RFC 9111 §4). They read along while it is written into the cache. A response
+// that cannot be shared releases its followers to fetch for themselves.
+//
+// Invariants: a transaction belongs to one loop; a Reply, once given, does not
+// change; a body that was begun is either ended or seen to fail, never cut
+// short in silence; nothing is stored of which it is not certain that it may be.
+package transaction

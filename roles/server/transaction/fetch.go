@@ -1,0 +1,458 @@
+package transaction
+
+import (
+	"sync"
+
+	"trafficd/eventloop"
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/cache"
+	"trafficd/roles/server/http1"
+	"trafficd/roles/server/origin"
+)
+
+// progress is how far a fetch has come.
+type progress uint8
+
+const (
+	pending  progress = iota // no head yet
+	open                     // the head is known, the body is coming
+	complete                 // all of it has come
+	failed                   // it ended before it was complete
+	again                    // what was to be fetched is in the cache now, or nobody fetches: look again
+)
+
+func (p progress) String() string {
+	return [...]string{"pending", "open", "complete", "failed", "again"}[p]
+}
+
+// A fetch is one exchange with an origin and the response it brings, on its way
+// into the cache if it may be stored, and to the transactions that follow.
+//
+// The body lies in two parts: what was written to the cache, and behind it a
+// window for what was not. Usually one of them is empty; both are used when a
+// body of unknown length turns out to be too large to be stored.
+type fetch struct {
+	env  *Env            // of the owner; immutable
+	loop *eventloop.Loop // the owner's; immutable
+
+	// Owned by the loop.
+	x         origin.Exchange
+	lead      *Transaction // whose request is sent; nil once its head has no more say
+	key       cache.Key
+	collapsed bool         // entered in env.Flights under key
+	store     bool         // the response may be stored if the rules allow it
+	stale     cache.Object // being validated, if valid
+	started   int64        // wall ns when the request was sent
+	retried   bool
+	whole     bool // the validation was of no use: fetch the whole response
+	moved     bool // followers have not been told yet
+	ringRef   buffer.Ref
+
+	mu        sync.Mutex // guards what follows
+	progress  progress
+	head      responseHead
+	w         *cache.Writer // the stored part; nil if nothing is stored
+	writing   bool          // w takes more
+	ring      []byte        // the window, once it is needed
+	tail, end int64         // offsets in the body that the window holds
+	paused    bool          // the exchange waits for space in the window
+	followers []*follower
+	failure   reason
+}
+
+// responseHead is what followers need of the head, immutable once progress is
+// past pending.
+type responseHead struct {
+	status int
+	lines  []byte // end-to-end field lines
+	length int64  // of the body, -1 unknown
+	age    int64  // as the origin said; -1 if it did not
+	meta   cache.Meta
+	vary   []byte
+	shared bool // other requests than the leader's may be answered with it
+	noBody bool // none will come, whatever the length says
+}
+
+// reason is why a fetch failed, for those who have had nothing of it yet.
+type reason struct {
+	status int
+	text   string
+}
+
+// A follower is a transaction's place at a fetch. Owned by the transaction's
+// loop, but for what is guarded by the fetch's mu.
+type follower struct {
+	t *Transaction
+	f *fetch // nil when it follows none
+
+	released int64 // guarded by f.mu: nothing below is read again
+	waiting  bool  // guarded by f.mu: to be woken when something has changed
+}
+
+// follow makes t a follower. It reports false when the fetch is over.
+func (f *fetch) follow(t *Transaction) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.progress != pending && (f.progress != open || !f.writing) {
+		return false
+	}
+	f.joinLocked(t)
+	return true
+}
+
+func (f *fetch) joinLocked(t *Transaction) {
+	t.place = follower{t: t, f: f, waiting: true}
+	f.followers = append(f.followers, &t.place)
+}
+
+// leave ends a follower's interest.
+func (f *fetch) leave(p *follower) {
+	f.mu.Lock()
+	for i, q := range f.followers {
+		if q == p {
+			f.followers[i] = f.followers[len(f.followers)-1]
+			f.followers = f.followers[:len(f.followers)-1]
+			break
+		}
+	}
+	p.f = nil
+	orphan := len(f.followers) == 0
+	f.advanceLocked()
+	f.mu.Unlock()
+	switch {
+	case p.t.env != f.env:
+		if orphan {
+			f.loop.Post(f.orphaned)
+		}
+	case orphan:
+		f.lead = nil
+		f.orphaned()
+	case p.t == f.lead:
+		f.abandoned()
+	}
+}
+
+// abandoned deals with a leader that leaves others behind: its request is what
+// the response would be judged by, so without a head one of them has to begin
+// anew.
+func (f *fetch) abandoned() {
+	f.lead = nil
+	if f.progress == pending { // only the owner changes it
+		f.x.Cancel()
+		f.finish(again, reason{})
+	}
+}
+
+// worthFinishing bounds the bytes that are still fetched for the cache when
+// nobody waits for them any more.
+const worthFinishing = 1 << 20
+
+// orphaned decides what becomes of a fetch that nobody follows. It runs on the
+// owner's loop.
+func (f *fetch) orphaned() {
+	f.mu.Lock()
+	wanted := len(f.followers) > 0
+	p, writing := f.progress, f.writing
+	left := int64(-1)
+	if f.w != nil && f.head.length >= 0 {
+		left = f.head.length - f.w.Len()
+	}
+	f.mu.Unlock()
+	switch {
+	case wanted:
+	case p == complete || p == failed || p == again:
+		f.free()
+	case p == open && writing && left >= 0 && left <= worthFinishing:
+	default:
+		f.x.Cancel()
+		f.finish(failed, reason{502, "the fetch was given up"})
+	}
+}
+
+// free gives the memory back; the fetch is over and nobody follows.
+func (f *fetch) free() {
+	f.mu.Lock()
+	w := f.w
+	f.w, f.ring = nil, nil
+	f.mu.Unlock()
+	if w != nil {
+		w.Release()
+	}
+	f.env.Arena.Put(f.ringRef)
+	f.ringRef = 0
+	f.stale.Release()
+}
+
+// finish ends the fetch and tells the followers.
+func (f *fetch) finish(p progress, why reason) {
+	f.land()
+	f.mu.Lock()
+	if f.writing {
+		f.writing = false
+		f.w.Abort()
+	}
+	f.progress, f.failure = p, why
+	empty := len(f.followers) == 0
+	f.mu.Unlock()
+	f.lead = nil
+	f.moved = true
+	if empty {
+		f.free()
+		return
+	}
+	f.tell()
+}
+
+// uncacheableFor is how long requests for a key whose response could not be
+// stored are not made to wait for each other, in nanoseconds.
+const uncacheableFor = int64(10e9)
+
+// land takes the fetch out of the table of flights: nobody joins any more.
+func (f *fetch) land() {
+	if f.collapsed {
+		f.collapsed = false
+		f.env.Flights.Finish(f.key, f)
+	}
+}
+
+// landUncacheable is land for a response that is not stored.
+func (f *fetch) landUncacheable() {
+	if f.collapsed {
+		f.collapsed = false
+		f.env.Flights.FinishUncacheable(f.key, f, f.loop.Now()+uncacheableFor)
+	}
+}
+
+// tell wakes the followers that wait, each on its own loop.
+func (f *fetch) tell() {
+	if !f.moved {
+		return
+	}
+	f.moved = false
+	var near [8]*follower
+	own := near[:0]
+	f.mu.Lock()
+	for _, p := range f.followers {
+		if !p.waiting {
+			continue
+		}
+		p.waiting = false
+		if p.t.env == f.env {
+			own = append(own, p)
+			continue
+		}
+		p.t.env.Loop.Post(func() { p.moved(f) })
+	}
+	f.mu.Unlock()
+	for _, p := range own {
+		p.moved(f)
+	}
+}
+
+// moved takes the news to the follower's transaction, unless it has gone on to
+// something else meanwhile.
+func (p *follower) moved(f *fetch) {
+	if p.f == f {
+		p.t.fetchMoved()
+	}
+}
+
+// Bytes implements Body.
+func (p *follower) Bytes(off int64) ([]byte, origin.BodyState) {
+	f := p.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.w != nil {
+		if b := f.w.Fragment(off); len(b) > 0 {
+			return b, origin.BodyWait
+		}
+	}
+	if off >= f.tail && off < f.end {
+		size := int64(len(f.ring))
+		from := off % size
+		return f.ring[from:min(from+f.end-off, size)], origin.BodyWait
+	}
+	switch f.progress {
+	case complete:
+		return nil, origin.BodyEnd
+	case open:
+		p.waiting = true
+		return nil, origin.BodyWait
+	}
+	return nil, origin.BodyFailed
+}
+
+// Release implements Body.
+func (p *follower) Release(off int64) {
+	f := p.f
+	f.mu.Lock()
+	p.released = off
+	f.advanceLocked()
+	f.mu.Unlock()
+}
+
+// advanceLocked moves the window up to what the slowest follower has released,
+// and lets the exchange go on if it waited for that.
+func (f *fetch) advanceLocked() {
+	if f.ring == nil || len(f.followers) == 0 {
+		return
+	}
+	low := f.end
+	for _, p := range f.followers {
+		low = min(low, p.released)
+	}
+	f.tail = max(f.tail, low)
+	if f.paused && f.end-f.tail <= int64(len(f.ring))/2 {
+		f.paused = false
+		f.loop.Post(f.x.Resume)
+	}
+}
+
+// Space implements origin.Sink.
+func (f *fetch) Space() []byte {
+	if f.writing {
+		if space, err := f.w.Space(); err == nil && len(space) > 0 {
+			return space
+		}
+		f.overflow()
+	}
+	if f.ringRef == 0 {
+		ref, ok := f.env.Arena.GetLarge()
+		if !ok {
+			f.x.Cancel()
+			f.finish(failed, reason{503, "all buffers are in use"})
+			return nil
+		}
+		f.ringRef = ref
+		f.mu.Lock()
+		f.ring = f.env.Arena.Bytes(ref)
+		f.mu.Unlock()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	size := int64(len(f.ring))
+	free := size - (f.end - f.tail)
+	if free == 0 {
+		f.paused = true
+		return nil
+	}
+	at := f.end % size
+	return f.ring[at:min(at+free, size)]
+}
+
+// overflow goes on without storing: the body is larger than the cache takes, or
+// there is no room. What was written stays for its readers.
+func (f *fetch) overflow() {
+	f.env.Stats.Inc(statStoreFailed)
+	f.landUncacheable()
+	f.mu.Lock()
+	f.writing = false
+	f.w.Abort()
+	f.tail, f.end = f.w.Len(), f.w.Len()
+	f.mu.Unlock()
+}
+
+// Commit implements origin.Sink.
+func (f *fetch) Commit(n int) {
+	f.moved = true
+	if f.writing {
+		f.w.Commit(n)
+		return
+	}
+	f.mu.Lock()
+	f.end += int64(n)
+	f.mu.Unlock()
+}
+
+// OriginInterim implements origin.Handler. 100 (Continue) is the exchange's
+// own affair; the others go to a client that asked alone.
+func (f *fetch) OriginInterim(r *http1.Response, head []byte) {
+	if r.Status == 100 || f.lead == nil {
+		return
+	}
+	f.lead.client.Interim(r.Status, f.env.appendLines(f.env.scratch[:0], r, head))
+}
+
+// OriginProgress implements origin.Handler.
+func (f *fetch) OriginProgress() { f.tell() }
+
+// OriginEnd implements origin.Handler.
+func (f *fetch) OriginEnd() {
+	if f.writing {
+		f.publish()
+	}
+	switch {
+	case f.progress == open: // only the owner changes it
+		f.finish(complete, reason{})
+	case f.whole && f.lead != nil:
+		f.refetch()
+	case f.progress == pending: // a 304
+		f.finish(again, reason{})
+	}
+}
+
+// refetch asks again, without conditions.
+func (f *fetch) refetch() {
+	f.whole = false
+	f.stale.Release()
+	f.started = f.loop.Wall()
+	f.x.Head = f.lead.appendRequest(f.env.scratch[:0], f)
+	f.env.scratch = f.x.Head
+	f.env.Origins.Start(&f.x)
+}
+
+// publish makes what was stored findable, before the flight ends: whoever comes
+// finds one or the other.
+func (f *fetch) publish() {
+	o, err := f.w.Publish()
+	f.mu.Lock()
+	f.writing = false
+	f.mu.Unlock()
+	if err != nil {
+		f.env.Stats.Inc(statStoreFailed)
+		f.w.Abort()
+		return
+	}
+	o.Release()
+	f.env.Flights.Forget(f.key)
+	f.env.Stats.Inc(statStored)
+}
+
+// OriginFail implements origin.Handler.
+func (f *fetch) OriginFail(why origin.Failure) {
+	if f.mayRetry(why) {
+		f.retried = true
+		f.x.Fresh = true
+		f.env.Stats.Inc(statRetried)
+		f.env.Origins.Start(&f.x)
+		return
+	}
+	f.finish(failed, failureReason(why))
+}
+
+// mayRetry reports whether the request can be sent once more: it cannot have
+// been acted upon, or acting twice is acting once (RFC 9110 §9.2.2), and all of
+// it is still at hand.
+func (f *fetch) mayRetry(why origin.Failure) bool {
+	if f.retried || why.BodyTaken || f.progress != pending || !why.Idle {
+		return false
+	}
+	return f.x.Method.Idempotent()
+}
+
+func failureReason(why origin.Failure) reason {
+	switch {
+	case why.Timeout:
+		return reason{504, why.Err.Error()}
+	case why.Err == origin.ErrNoBuffers:
+		return reason{503, why.Err.Error()}
+	}
+	return reason{502, why.Err.Error()}
+}
+
+// OriginTunnel implements origin.Handler.
+func (f *fetch) OriginTunnel(fd int, early []byte) {
+	t := f.lead // there is one: nobody else follows a request to switch
+	t.takeTunnel(fd, early)
+	f.finish(complete, reason{})
+}

@@ -1,0 +1,176 @@
+package transaction
+
+import (
+	"bytes"
+
+	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/cache"
+	"trafficd/roles/server/freshness"
+	"trafficd/roles/server/header"
+	"trafficd/roles/server/http1"
+)
+
+// plan says what a fetch is for.
+type plan struct {
+	store    bool // the response may be stored
+	collapse bool // others may wait for it
+}
+
+// fetch goes to the origin, or follows a fetch that is under way.
+func (t *Transaction) fetch(p plan) {
+	f := &fetch{env: t.env, loop: t.env.Loop, key: t.key, store: p.store}
+	if p.collapse {
+		switch t.env.Flights.Join(t.key, f, t.env.Loop.Now(), func(leader *fetch) bool { return leader.follow(t) }) {
+		case cache.Follow:
+			t.env.Stats.Inc(stats.CacheCollapsed)
+			t.obj.Release()
+			t.on(evFetch)
+			t.fetchMoved() // it may have its head already
+			return
+		case cache.Lead:
+			f.collapsed = true
+			if t.filledMeanwhile() {
+				f.land()
+				return
+			}
+		}
+	}
+	f.begin(t)
+}
+
+// filledMeanwhile looks once more, now that nobody else can begin to fetch the
+// key: the one before us may have published since we looked.
+func (t *Transaction) filledMeanwhile() bool {
+	o, found := t.env.Cache.Lookup(t.key, &t.sel)
+	if !found {
+		return false
+	}
+	t.obj.Release()
+	t.obj = o
+	if t.verdict() != freshness.Fresh {
+		return false
+	}
+	t.hit()
+	return true
+}
+
+// begin sends t's request to the origin.
+func (f *fetch) begin(t *Transaction) {
+	f.lead = t
+	f.started = f.loop.Wall()
+	f.stale, t.obj = t.obj, cache.Object{}
+	f.x.Handler = f
+	f.x.Origin = t.match.Origin
+	f.x.Method = t.req.Method
+	if f.x.Origin.Builtin {
+		f.x.Path = string(t.match.AppendTarget(nil, t.path))
+	}
+	f.x.Body = t.client.RequestBody()
+	f.x.Chunked = t.req.Chunked
+	f.x.Expect = t.req.Expect100
+	f.x.Upgrade = t.mayUpgrade()
+	// A request that may not be sent twice does not go over a connection that
+	// the origin may be closing at this moment.
+	f.x.Fresh = !t.req.Method.Idempotent() || f.x.Body != nil
+	f.x.Head = t.appendRequest(f.env.scratch[:0], f)
+	f.env.scratch = f.x.Head
+	t.leading = true
+	f.mu.Lock()
+	f.joinLocked(t)
+	f.mu.Unlock()
+	t.on(evFetch)
+	f.env.Origins.Start(&f.x)
+}
+
+// appendRequest writes the head of the request as the origin gets it.
+func (t *Transaction) appendRequest(b []byte, f *fetch) []byte {
+	req, head := t.req, t.head
+	b = append(b, req.MethodName.In(head)...)
+	b = append(b, ' ')
+	b = t.match.AppendTarget(b, t.path)
+	b = append(b, t.query()...)
+	b = append(b, " HTTP/1.1\r\nHost: "...)
+	if host := req.Host.In(head); len(host) > 0 {
+		b = append(b, host...)
+	} else {
+		b = append(b, t.match.Origin.Authority...)
+	}
+	b = append(b, "\r\n"...)
+	for i := range req.Fields {
+		if fld := &req.Fields[i]; !t.withheld(fld, f.store) {
+			b = http1.AppendParsed(b, head, fld)
+		}
+	}
+	b = t.appendMaxForwards(b)
+	if f.stale.Valid() {
+		b = freshness.AppendConditions(b, f.stale.Meta(), f.stale.Head())
+	}
+	if peer := t.client.Peer(); peer.IsValid() {
+		b = append(b, "X-Forwarded-For: "...)
+		b = peer.Addr().AppendTo(b)
+		b = append(b, "\r\n"...)
+	}
+	b = http1.AppendVia(b, req.Minor, t.settings.Via)
+	switch {
+	case req.Chunked:
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	case req.ContentLength >= 0:
+		b = http1.AppendContentLength(b, req.ContentLength)
+	}
+	if req.Expect100 {
+		b = append(b, "Expect: 100-continue\r\n"...)
+	}
+	if f.x.Upgrade {
+		b = append(b, "Connection: Upgrade\r\nUpgrade: "...)
+		b = append(b, req.Value(head, header.Upgrade)...)
+		b = append(b, "\r\n"...)
+	}
+	return append(b, "\r\n"...)
+}
+
+// withheld reports whether a field of the request is not passed on: what
+// concerns the connection only, what is written anew, and, for a response that
+// is to be stored, what would bring less than the whole of it.
+func (t *Transaction) withheld(f *http1.Field, store bool) bool {
+	switch f.ID {
+	case header.Host, header.ContentLength, header.Expect, header.MaxForwards:
+		return true
+	}
+	if store && freshness.IsCondition(f.ID) {
+		return true
+	}
+	return t.req.HopByHop(t.head, f)
+}
+
+// mayUpgrade reports whether a wish to leave HTTP/1.1 is passed on. Not to
+// another version of HTTP or to TLS: requests inside such a tunnel would pass by
+// every rule that applies to requests.
+func (t *Transaction) mayUpgrade() bool {
+	if !t.req.Upgrade || t.req.Repeated(header.Upgrade) {
+		return false
+	}
+	l := header.Members(t.req.Value(t.head, header.Upgrade))
+	for m, ok := l.Next(); ok; m, ok = l.Next() {
+		name, _, _ := bytes.Cut(m, slash)
+		if header.EqualFold(name, "h2c") || header.EqualFold(name, "h2") || header.EqualFold(name, "http") || header.EqualFold(name, "tls") {
+			return false
+		}
+	}
+	return true
+}
+
+// appendMaxForwards counts Max-Forwards down (RFC 9110 §7.6.2); only TRACE and
+// OPTIONS have it in that sense, others pass it on as it is.
+func (t *Transaction) appendMaxForwards(b []byte) []byte {
+	v := t.req.Value(t.head, header.MaxForwards)
+	if v == nil {
+		return b
+	}
+	n, ok := header.ParseUint(v)
+	if m := t.req.Method; ok && n > 0 && (m == http1.TRACE || m == http1.OPTIONS) {
+		b = append(b, "Max-Forwards: "...)
+		b = header.AppendUint(b, uint64(n-1))
+		return append(b, "\r\n"...)
+	}
+	return http1.AppendFieldID(b, header.MaxForwards, v)
+}

@@ -1,0 +1,329 @@
+package transaction
+
+import (
+	"sync/atomic"
+
+	"trafficd/eventloop"
+	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/cache"
+	"trafficd/roles/server/freshness"
+	"trafficd/roles/server/header"
+	"trafficd/roles/server/http1"
+	"trafficd/roles/server/origin"
+	"trafficd/roles/server/remap"
+	"trafficd/roles/server/sock"
+)
+
+// Settings are what a reload replaces, as a whole. Immutable; a transaction
+// keeps those it began with.
+type Settings struct {
+	Remap *remap.Table
+	Via   string // pseudonym in Via
+}
+
+// Flights is the table of fetches that others may follow.
+type Flights = cache.Flights[*fetch]
+
+// NewFlights makes the table that all loops of a server share.
+func NewFlights() *Flights { return cache.NewFlights[*fetch]() }
+
+// Counters, under the names used here.
+const (
+	statStored      = stats.CacheStores
+	statStoreFailed = stats.CacheStoreFailures
+	statRetried     = stats.OriginRetries
+)
+
+// Env is what the transactions of one loop share. The fields are set before the
+// first transaction begins and belong to the loop.
+type Env struct {
+	Loop     *eventloop.Loop
+	Arena    *buffer.Arena
+	Store    *cache.Store // nil: nothing is cached
+	Cache    *cache.Arena // this loop's access to Store
+	Flights  *Flights
+	Origins  *origin.Pool
+	Stats    *stats.Row
+	Settings *atomic.Pointer[Settings]
+
+	scratch []byte // for heads on their way into something else
+	block   []byte // for vary blocks likewise
+	judging freshness.Exchange
+	update  freshness.Update
+	date    http1.DateLine
+	via     []byte // the Via line
+	viaOf   *Settings
+	line    [64]byte
+}
+
+// DateLine returns the Date field line of now.
+func (e *Env) DateLine() []byte { return e.date.Append(e.line[:0], e.Loop.Wall()/1e9) }
+
+// ViaLine returns the Via field line for a message received over HTTP/1.1.
+func (e *Env) ViaLine() []byte {
+	if s := e.Settings.Load(); s != e.viaOf {
+		e.viaOf = s
+		e.via = http1.AppendVia(nil, 1, s.Via)
+	}
+	return e.via
+}
+
+// A Transaction is one request and its answer. It is embedded in what its
+// session keeps for a request in progress, and used again. Owned by the loop.
+type Transaction struct {
+	env      *Env
+	client   Client
+	settings *Settings
+	state    state
+
+	// The request; the session's, valid until End.
+	req     *http1.Request
+	head    []byte
+	sel     freshness.Selection
+	control freshness.Control // its Cache-Control
+
+	match     remap.Match
+	path      []byte
+	key       cache.Key
+	began     int64 // wall ns
+	place     follower
+	leading   bool         // place.f is our own
+	obj       cache.Object // what is served, or validated, from the cache
+	looks     int          // at the cache, for this request
+	serve     bool         // obj, just validated, is served under lines
+	validated cache.Meta   // its metadata then
+
+	ready bool
+	reply Reply
+	local memory
+	extra [128]byte
+	lines []byte // of a reply that are not a stored head as it stands
+	text  []byte
+
+	tunnelFD int // -1: none
+	early    []byte
+}
+
+// Begin starts the transaction of a request. head is what req was parsed from;
+// both stay unchanged until End. The client may be woken before Begin returns.
+func (t *Transaction) Begin(e *Env, c Client, req *http1.Request, head []byte) {
+	t.env, t.client, t.req, t.head = e, c, req, head
+	t.settings = e.Settings.Load()
+	t.began = e.Loop.Wall()
+	t.tunnelFD = -1
+	t.on(evBegin)
+}
+
+// Refuse starts a transaction for a request that could not be understood.
+func (t *Transaction) Refuse(e *Env, c Client, status int, text string) {
+	t.env, t.client = e, c
+	t.tunnelFD = -1
+	t.state = looking
+	t.fail(status, text)
+	t.reply.Close = true
+}
+
+// Reply returns the answer; nil while there is none.
+func (t *Transaction) Reply() *Reply {
+	if !t.ready {
+		return nil
+	}
+	return &t.reply
+}
+
+// BodyReady says that more of the request's body may have come.
+func (t *Transaction) BodyReady() {
+	if t.leading && t.place.f != nil {
+		t.place.f.x.BodyReady()
+	}
+}
+
+// End is the session's last word: the reply has been sent, or never will be.
+func (t *Transaction) End() { t.on(evEnd) }
+
+// release lets go of everything the transaction holds.
+func (t *Transaction) release() {
+	if f := t.place.f; f != nil {
+		f.leave(&t.place)
+	}
+	t.obj.Release()
+	if t.tunnelFD >= 0 {
+		sock.Close(t.tunnelFD)
+	}
+	*t = Transaction{text: t.text[:0], lines: t.lines[:0], early: t.early[:0], tunnelFD: -1}
+}
+
+func (t *Transaction) wake() { t.client.Wake() }
+
+// look decides how the request is answered.
+func (t *Transaction) look() {
+	if status, text := t.unacceptable(); status != 0 {
+		t.fail(status, text)
+		return
+	}
+	t.path = t.req.Path.In(t.head)
+	if len(t.path) == 0 {
+		t.path = slash
+	}
+	m, ok := t.settings.Remap.Lookup(t.req.Host.In(t.head), t.path)
+	if !ok {
+		t.fail(404, "no remap rule applies to this request")
+		return
+	}
+	t.match = m
+	t.decide()
+}
+
+var slash = []byte("/")
+
+// unacceptable refuses what a reverse proxy has no answer for.
+func (t *Transaction) unacceptable() (status int, text string) {
+	switch {
+	case t.req.Method == http1.CONNECT:
+		return 405, "CONNECT is not allowed here"
+	case t.req.Form == http1.AsteriskForm:
+		return 404, "this request concerns no resource"
+	case t.req.HTTPS:
+		return 421, "https is not served here"
+	}
+	return 0, ""
+}
+
+// decide asks the cache, if the request may be answered from it, and fetches
+// otherwise.
+func (t *Transaction) decide() {
+	if t.env.Store == nil || !freshness.MayAnswer(t.req) {
+		t.fetch(plan{})
+		return
+	}
+	t.sel = freshness.Selection{Request: t.req, Head: t.head}
+	t.control = freshness.ParseRequest(t.req, t.head)
+	t.key = t.env.Store.KeyOf(schemeHTTP, t.req.Host.In(t.head), t.path, t.query())
+	t.consult()
+}
+
+var schemeHTTP = []byte("http")
+
+// query is the key's part behind the path, with its "?": "/a?" is not "/a".
+func (t *Transaction) query() []byte {
+	if !t.req.HasQuery {
+		return nil
+	}
+	q := t.req.Query
+	return t.head[q.Off-1 : q.End()]
+}
+
+// maxLooks bounds how often a request goes back to the cache because the fetch
+// that it followed was for nothing.
+const maxLooks = 3
+
+// consult looks into the cache.
+func (t *Transaction) consult() {
+	t.looks++
+	if o, found := t.env.Cache.Lookup(t.key, &t.sel); found {
+		t.obj = o
+	}
+	switch t.verdict() {
+	case freshness.Fresh:
+		t.hit()
+		return
+	case freshness.OnlyIfCachedMiss:
+		t.obj.Release()
+		t.fail(504, "the response is not in the cache")
+		return
+	case freshness.Stale:
+		t.env.Stats.Inc(stats.CacheStale)
+	case freshness.MustFetch:
+		t.obj.Release()
+		t.env.Stats.Inc(stats.CacheMisses)
+	}
+	if t.req.Method == http1.HEAD || t.req.Has(header.Range) {
+		// What answers these is not what a GET would bring: it is not stored,
+		// and nobody else can use it.
+		t.obj.Release()
+		t.fetch(plan{})
+		return
+	}
+	t.fetch(plan{store: true, collapse: t.looks <= maxLooks})
+}
+
+// verdict decides what t.obj, if there is one, is good for.
+func (t *Transaction) verdict() freshness.Verdict {
+	if !t.obj.Valid() {
+		return freshness.Decide(nil, &t.control, t.env.Loop.Wall())
+	}
+	m := t.obj.Meta()
+	if m.ResponseTime >= t.began {
+		// It came from the origin after this request did: nothing could be
+		// fresher (RFC 9111 §4, collapsed requests).
+		return freshness.Fresh
+	}
+	return freshness.Decide(m, &t.control, t.env.Loop.Wall())
+}
+
+// lookAgain goes back to the cache after a fetch that was not followed to its
+// end: somebody else's response may be there now.
+func (t *Transaction) lookAgain() {
+	t.leavePlace()
+	t.consult()
+}
+
+// fetchAlone fetches a response that cannot be had from somebody else's fetch.
+func (t *Transaction) fetchAlone() {
+	t.leavePlace()
+	t.fetch(plan{store: true})
+}
+
+func (t *Transaction) leavePlace() {
+	if f := t.place.f; f != nil {
+		f.leave(&t.place)
+	}
+	t.leading = false
+}
+
+// fetchMoved is called when the fetch that is followed has news.
+func (t *Transaction) fetchMoved() {
+	if t.state != waiting {
+		if t.state == answering {
+			t.on(evMoved)
+		}
+		return
+	}
+	f := t.place.f
+	f.mu.Lock()
+	p, why := f.progress, f.failure
+	suits := t.leading || f.head.shared && (len(f.head.vary) == 0 || t.sel.MatchVary(f.head.vary))
+	f.mu.Unlock()
+	switch {
+	case p == pending:
+	case p == again && t.serve:
+		t.leavePlace()
+		t.serveStored(&t.validated, t.lines)
+	case p == again:
+		t.on(evAgain)
+	case p == failed:
+		t.fail(why.status, why.text)
+	case suits:
+		t.answerFrom(f)
+	default:
+		t.on(evAlone)
+	}
+}
+
+// takeTunnel takes over the connection to an origin that has switched.
+func (t *Transaction) takeTunnel(fd int, early []byte) {
+	t.tunnelFD = fd
+	t.early = append(t.early[:0], early...)
+	t.on(evSwitched)
+}
+
+// Tunnelled reports whether the connection has left HTTP.
+func (t *Transaction) Tunnelled() bool { return t.state == tunnelling }
+
+// TakeTunnel gives the origin's connection away, with the field lines of its 101
+// and what it sent behind them, both valid until End.
+func (t *Transaction) TakeTunnel() (fd int, lines, early []byte) {
+	fd, t.tunnelFD = t.tunnelFD, -1
+	return fd, t.place.f.head.lines, t.early
+}

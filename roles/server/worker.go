@@ -1,0 +1,223 @@
+package server
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"trafficd/eventloop"
+	"trafficd/queue"
+	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/http1"
+	"trafficd/roles/server/origin"
+	"trafficd/roles/server/session"
+	"trafficd/roles/server/sock"
+	"trafficd/roles/server/transaction"
+)
+
+// Pages of each loop's arena. They cost address space until they are used.
+const (
+	smallPages = 64 << 10
+	largePages = 8 << 10
+)
+
+// A worker is one event loop and all that is its own.
+type worker struct {
+	server *Server // immutable
+	loop   *eventloop.Loop
+	row    *stats.Row
+	env    *transaction.Env
+	host   *session.Host
+
+	// Owned by the loop.
+	acceptors []*acceptor
+	paused    bool // too many connections: not accepting for now
+	limit     int  // connections of this loop
+}
+
+// An acceptor is one listener as one loop sees it.
+type acceptor struct {
+	worker *worker
+	fd     int
+	watch  eventloop.Watch
+	resume eventloop.Timer
+}
+
+// newWorker makes the worker of loop i. The loop does not run yet.
+func (s *Server) newWorker(i int, loop *eventloop.Loop) (*worker, error) {
+	arena, err := buffer.New(smallPages, largePages)
+	if err != nil {
+		return nil, fmt.Errorf("loop %d: %w", i, err)
+	}
+	w := &worker{server: s, loop: loop, row: s.bank.Row(i)}
+	w.env = &transaction.Env{
+		Loop:     loop,
+		Arena:    arena,
+		Store:    s.store,
+		Flights:  s.flights,
+		Origins:  origin.NewPool(loop, arena, s.resolver, originCounters{w.row}),
+		Stats:    w.row,
+		Settings: &s.settings,
+	}
+	if s.store != nil {
+		w.env.Cache = s.store.Arena()
+	}
+	w.host = &session.Host{
+		Loop:   loop,
+		Arena:  arena,
+		Env:    w.env,
+		Stats:  clientCounters{w.row},
+		Closed: w.sessionClosed,
+	}
+	return w, nil
+}
+
+// configure takes over a configuration. It runs on the loop, or before it runs.
+func (w *worker) configure(c *config.Config) {
+	head := http1.Limits{
+		RequestLine: int(c.Limits.RequestLine),
+		Head:        min(int(c.Limits.HeaderSize), buffer.Large),
+		Fields:      c.Limits.HeaderFields,
+	}
+	w.host.Limits = &session.Limits{
+		Head:   head,
+		Header: c.Timeouts.ClientHeader,
+		Idle:   c.Timeouts.ClientIdle,
+		Body:   c.Timeouts.ClientBody,
+		Write:  c.Timeouts.ClientWrite,
+		Tunnel: c.Timeouts.TunnelIdle,
+	}
+	w.env.Origins.SetLimits(origin.Limits{
+		Connect:  c.Timeouts.OriginConnect,
+		Response: c.Timeouts.OriginResponse,
+		Body:     c.Timeouts.OriginBody,
+		Idle:     c.Timeouts.OriginIdle,
+		MaxIdle:  c.Origin.MaxIdle,
+		Head:     head,
+	})
+	w.limit = w.server.connectionsPerLoop(c)
+}
+
+// acceptOn begins to accept from a listener.
+func (w *worker) acceptOn(fd int) error {
+	a := &acceptor{worker: w, fd: fd}
+	a.resume.Init(w.loop, eventloop.TimerFunc(func(*eventloop.Timer) { w.resumeAccepting() }))
+	if err := a.listen(); err != nil {
+		return err
+	}
+	w.acceptors = append(w.acceptors, a)
+	return nil
+}
+
+// listen watches the listener. Of several loops that wait for it the kernel
+// wakes one (EPOLLEXCLUSIVE).
+func (a *acceptor) listen() error {
+	ev := eventloop.Readable
+	if len(a.worker.server.workers) > 1 {
+		ev |= eventloop.Exclusive
+	}
+	return a.worker.loop.Watch(&a.watch, a.fd, ev, a)
+}
+
+// acceptBatch bounds how many connections one event accepts, so that loops
+// share a burst and those that are served already are not kept waiting.
+const acceptBatch = 16
+
+// HandleEvent implements eventloop.Handler.
+func (a *acceptor) HandleEvent(*eventloop.Watch, eventloop.Event) {
+	w := a.worker
+	for range acceptBatch {
+		if w.paused {
+			return
+		}
+		fd, peer, errno := sock.Accept(a.fd)
+		switch {
+		case errno == sock.Again:
+			return
+		case errno == 0:
+			w.serve(fd, peer)
+		case transientAcceptError(errno):
+		default:
+			// Out of descriptors or memory: the connections wait in the kernel
+			// until there are some again.
+			w.row.Inc(stats.ClientRejected)
+			w.pauseAccepting()
+			a.resume.Reset(100 * time.Millisecond)
+			return
+		}
+	}
+}
+
+// serve makes a session of an accepted connection.
+func (w *worker) serve(fd int, peer netip.AddrPort) {
+	w.row.Inc(stats.ClientConnections)
+	w.row.Inc(stats.ClientConnectionsCurrent)
+	w.host.Serve(fd, peer)
+	if w.host.Sessions() >= w.limit {
+		w.pauseAccepting()
+	}
+}
+
+// takeQueue serves what the manager has queued, oldest first. It runs before
+// anything newer is accepted.
+func (w *worker) takeQueue(f *queue.FIFO) (n int) {
+	for {
+		_, fd, err := f.Take()
+		if err != nil {
+			return n
+		}
+		n++
+		w.row.Inc(stats.QueueHandedOver)
+		w.serve(fd, sock.Peer(fd))
+	}
+}
+
+func (w *worker) sessionClosed() {
+	w.row.Dec(stats.ClientConnectionsCurrent)
+	if w.paused && w.host.Sessions() < w.limit-w.limit/20 {
+		w.resumeAccepting()
+	}
+}
+
+func (w *worker) pauseAccepting() {
+	if w.paused {
+		return
+	}
+	w.paused = true
+	for _, a := range w.acceptors {
+		a.stop()
+	}
+}
+
+func (w *worker) resumeAccepting() {
+	if !w.paused || w.host.Draining {
+		return
+	}
+	w.paused = false
+	for _, a := range w.acceptors {
+		if err := a.listen(); err != nil {
+			w.paused = true
+			a.resume.Reset(100 * time.Millisecond)
+			return
+		}
+	}
+}
+
+func (a *acceptor) stop() {
+	if a.watch.Active() {
+		if err := a.worker.loop.Remove(&a.watch); err != nil {
+			panic("server: stop watching a listener: " + err.Error())
+		}
+	}
+}
+
+// stopAccepting ends accepting for good.
+func (w *worker) stopAccepting() {
+	for _, a := range w.acceptors {
+		a.stop()
+		a.resume.Stop()
+	}
+	w.acceptors = nil
+}
