@@ -64,7 +64,8 @@ type Host struct {
 	Draining bool
 
 	sessions list
-	works    []*work // idle, for reuse
+	spare    []*Session // closed, for reuse
+	works    []*work    // likewise
 }
 
 // phase is where a session stands.
@@ -166,17 +167,22 @@ const lingerBytes = 1 << 20
 
 // Serve makes a session of an accepted connection, non-blocking, and begins to
 // serve it. The descriptor is the session's from now on.
+//
+// The first request has often arrived by now, and then it may be the last: the
+// session is watched only when there is something to wait for.
 func (h *Host) Serve(fd int, peer netip.AddrPort) {
-	s := &Session{host: h, fd: fd, peer: peer, readable: true}
-	s.limit.Init(h.Loop, s.expired)
-	if err := h.Loop.Watch(&s.watch, fd, eventloop.Readable|eventloop.Writable|eventloop.Hangup|eventloop.Edge, s); err != nil {
-		sock.Close(fd)
-		h.Closed()
-		return
-	}
+	s := h.takeSession()
+	s.fd, s.peer, s.readable = fd, peer, true
 	h.sessions.push(s)
 	s.limit.Set(h.Limits.Header)
 	s.run()
+	if s.phase == phaseClosed || s.phase == phaseTunnel {
+		return
+	}
+	// Whatever has happened on the connection meanwhile is reported at once.
+	if err := h.Loop.Watch(&s.watch, fd, eventloop.Readable|eventloop.Writable|eventloop.Hangup|eventloop.Edge, s); err != nil {
+		s.abort()
+	}
 }
 
 // HandleEvent implements eventloop.Handler.
@@ -416,6 +422,7 @@ func (s *Session) refuse(err error) {
 func (s *Session) nextRequest() {
 	w := s.work
 	s.host.Stats.Response(w.reply.Status)
+	asked := w.req.Close && w.bodyConsumed()
 	last := w.close || s.host.Draining || !w.bodyConsumed()
 	if w.pageLo < w.pageHi {
 		// The next request has come behind this one's body.
@@ -426,7 +433,7 @@ func (s *Session) nextRequest() {
 	s.endWork()
 	s.served++
 	if last {
-		s.shutdown()
+		s.shutdown(asked)
 		return
 	}
 	s.phase = phaseIdle
@@ -448,23 +455,22 @@ func (s *Session) endWork() {
 	s.host.putWork(w)
 }
 
-// shutdown ends the connection after its last reply.
-func (s *Session) shutdown() {
-	if s.eof && s.lo == s.hi {
+// shutdown ends the connection after its last reply. asked says that the client
+// wants that, too.
+func (s *Session) shutdown(asked bool) {
+	quiet := s.lo == s.hi && !s.readable
+	if s.lo == s.hi && s.eof || quiet && asked {
 		s.close()
 		return
 	}
 	// Bytes of the client that we have not read would turn our close into a
-	// reset, and the reset could overtake the reply.
+	// reset, and the reset could overtake the reply (RFC 9112 §9.6).
 	sock.ShutdownWrite(s.fd)
-	if s.lo == s.hi && !s.readable {
-		s.phase = phaseLingering
-		s.limit.Set(lingerTime)
-		s.releaseIn()
-		return
-	}
 	s.phase = phaseLingering
 	s.limit.Set(lingerTime)
+	if quiet {
+		s.releaseIn()
+	}
 }
 
 // linger throws away what the client still sends until it closes.
@@ -518,9 +524,12 @@ func (s *Session) close() {
 	s.in = 0
 	s.host.sessions.remove(s)
 	if s.fd >= 0 {
-		s.host.Loop.Forget(&s.watch)
+		if s.watch.Active() {
+			s.host.Loop.Forget(&s.watch)
+		}
 		sock.Close(s.fd)
 	}
+	s.host.putSession(s)
 	s.host.Closed()
 }
 
@@ -569,6 +578,33 @@ func (h *Host) CloseAll() {
 	}
 }
 
+// maxSpare bounds what is kept for reuse.
+const maxSpare = 1024
+
+func (h *Host) takeSession() *Session {
+	if n := len(h.spare); n > 0 {
+		s := h.spare[n-1]
+		h.spare = h.spare[:n-1]
+		s.reset()
+		return s
+	}
+	s := &Session{host: h}
+	s.limit.Init(h.Loop, s.expired)
+	return s
+}
+
+// reset makes a closed session as good as new. A turn that was posted for its
+// former self does no harm: it finds nothing to do.
+func (s *Session) reset() {
+	*s = Session{host: s.host, limit: s.limit}
+}
+
+func (h *Host) putSession(s *Session) {
+	if len(h.spare) < maxSpare {
+		h.spare = append(h.spare, s)
+	}
+}
+
 func (h *Host) takeWork() *work {
 	if n := len(h.works); n > 0 {
 		w := h.works[n-1]
@@ -578,12 +614,9 @@ func (h *Host) takeWork() *work {
 	return &work{}
 }
 
-// maxIdleWork bounds how many are kept for reuse.
-const maxIdleWork = 1024
-
 func (h *Host) putWork(w *work) {
 	w.reset()
-	if len(h.works) < maxIdleWork {
+	if len(h.works) < maxSpare {
 		h.works = append(h.works, w)
 	}
 }

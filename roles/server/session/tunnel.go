@@ -20,8 +20,10 @@ func (s *Session) openTunnel() {
 	b = append(b, lines...)
 	b = append(b, "\r\n"...)
 	b = append(b, early...)
-	if err := s.host.Loop.Remove(&s.watch); err != nil {
-		panic("session: remove a watch: " + err.Error())
+	if s.watch.Active() {
+		if err := s.host.Loop.Remove(&s.watch); err != nil {
+			panic("session: remove a watch: " + err.Error())
+		}
 	}
 	client := s.fd
 	s.fd = -1

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/header"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
@@ -266,6 +265,3 @@ func (s *Session) sendNow(b []byte) {
 }
 
 var _ transaction.Client = (*Session)(nil)
-
-// largestHead is what render can hold: a stored head is limited to it.
-const largestHead = buffer.Large - 1024
