@@ -153,12 +153,16 @@ func (s *Server) inherit(o Options) (err error) {
 	in, okIn := s.heritage.Get(heritage.QueueIn)
 	out, okOut := s.heritage.Get(heritage.QueueOut)
 	if okIn && okOut {
-		if s.fifo, err = queue.AdoptFIFO(in, out, 0); err != nil {
+		if s.fifo, err = queue.AdoptFIFO(in, out, takeOnly); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// takeOnly is the limit of a queue that the server takes from and puts nothing
+// into.
+const takeOnly = 1
 
 func dupFile(fd int, name string) (*os.File, error) {
 	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)

@@ -1,0 +1,361 @@
+package cop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"trafficd/lockfile"
+	"trafficd/proc"
+	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/exitcode"
+	"trafficd/roles/internal/heartbeat"
+	"trafficd/roles/internal/heritage"
+	"trafficd/roles/internal/logging"
+	"trafficd/roles/internal/runroot"
+	"trafficd/roles/internal/supervise"
+)
+
+// Options is what the command line says.
+type Options struct {
+	Flags      config.Overrides
+	Foreground bool      // false: become a daemon, and return when the instance is up
+	Stderr     io.Writer // where the reason of a failure is written; nil: os.Stderr
+}
+
+// Run is the command "trafficd cop". It returns the exit status of the process: in the
+// foreground when the instance has stopped or could not be started, otherwise when the
+// daemon's instance is up or could not be started. The end of ctx is a request to stop,
+// like TERM. The reason of every failure is on Stderr.
+//
+// Call it from main's goroutine, and proc.DaemonStage before anything else in main.
+func Run(ctx context.Context, o Options) int {
+	if o.Stderr == nil {
+		o.Stderr = os.Stderr
+	}
+	run := foreground
+	if !o.Foreground {
+		run = daemonize
+	}
+	err := run(ctx, o)
+	if err == nil {
+		return int(exitcode.OK)
+	}
+	// The daemon's reason goes to whoever waits for it; in the foreground nobody does.
+	code := exitcode.Of(err)
+	_ = proc.NotifyError(errors.New(strconv.Itoa(int(code)) + " " + err.Error()))
+	fmt.Fprintln(o.Stderr, explain(err))
+	return int(code)
+}
+
+// explain leaves a configuration's errors as they are, "trafficd.yaml:12:5: …", so that
+// an editor can jump to them.
+func explain(err error) string {
+	var ce *config.Error
+	if errors.As(err, &ce) {
+		return err.Error()
+	}
+	return "trafficd cop: " + err.Error()
+}
+
+// foreground is a cop's life.
+func foreground(ctx context.Context, o Options) error {
+	awaited := os.Getenv(proc.NotifyEnv) != ""
+	generation := supervise.TakeGeneration()
+	// First of all: descriptors are told by number, and every open could take one.
+	inherited, fresh, inheritErr := inherit()
+	defer func() { inherited.Close() }()
+
+	root, err := runroot.New(o.Flags.RunRoot)
+	if err != nil {
+		return err
+	}
+	o.Flags.RunRoot = root.Dir()
+	exe, err := proc.OpenSelf()
+	if err != nil {
+		return err
+	}
+	defer exe.Close()
+	cfg, loadErr := configure(o.Flags, root, fresh)
+	if cfg == nil {
+		return loadErr
+	}
+	lock, err := onDuty(root)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	log, err := openLog(root, cfg)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+
+	nameErr := proc.SetName("traffic_cop")
+	limit, limitErr := proc.RaiseNoFile()
+	// A server whose manager has died becomes our child, not init's, so that its death
+	// is reaped here, and nothing is left behind at a stop. PID 1 is that anyhow.
+	reaperErr := proc.SetSubreaper(true)
+	for what, err := range map[string]error{
+		"heritage": inheritErr, "configuration": loadErr, "lock text": lock.TextError(),
+		"process name": nameErr, "descriptor limit": limitErr, "subreaper": reaperErr,
+	} {
+		if err != nil {
+			log.Warn().Err(err).Str("what", what).Msg("cop starts nevertheless")
+		}
+	}
+	log.Info().Str("run_root", root.Dir()).Uint64("generation", generation).Strs("heritage", inherited.Names()).
+		Uint64("descriptor_limit", limit).Msg("cop starts")
+
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	b := birth{
+		cfg: cfg, log: log.Logger, heritage: inherited, fresh: fresh,
+		self: proc.Self(), generation: generation, awaited: awaited,
+	}
+	inherited = heritage.New() // it is the loop's now
+	return watchOver(ctx, b, liveEnv(o.Flags, root, exe, log), root, signals)
+}
+
+// watchOver runs the loop and what works beside it.
+func watchOver(ctx context.Context, b birth, e env, root runroot.Root, signals <-chan os.Signal) error {
+	sd, err := newSystemd()
+	if err != nil {
+		b.log.Warn().Err(err).Msg("systemd is not told")
+	}
+	e.say, e.beat = sd.say, sd.beat
+	c := newCop(ctx, b, e)
+	reaper := proc.StartReaper(func(pid int, exit proc.Exit) {
+		c.post(func() { c.log.Debug().Int("process_pid", pid).Stringer("status", exit).Msg("reaped") })
+	})
+	defer reaper.Close()
+	tether := c.tether(context.WithoutCancel(ctx), root)
+	defer tether.Close()
+	c.env.tell = c.teller(tether)
+	looks := time.NewTicker(stallAfter / stallLooks)
+	defer looks.Stop()
+	c.wg.Go(func() { c.pulse.guard(looks.C, c.over, abort) })
+
+	c.run(signals)
+	c.heritage.Close()
+	return c.failureError()
+}
+
+// inherit takes up what a manager, or systemd, passed to this cop. The set is never nil.
+// fresh: no manager passed anything, so most likely there is none.
+func inherit() (h *heritage.Set, fresh bool, err error) {
+	h, err = heritage.FromEnv()
+	fresh = h.Len() == 0
+	s, serr := heritage.FromSystemd()
+	_, merr := h.Merge(s)
+	return h, fresh, errors.Join(err, serr, merr)
+}
+
+// configure loads the configuration. When an instance is up already, a file that has
+// been broken meanwhile does not keep its cop from coming back: the last good
+// configuration is returned together with the error.
+func configure(flags config.Overrides, root runroot.Root, fresh bool) (*config.Config, error) {
+	cfg, err := load(flags)
+	if err == nil {
+		return cfg, nil
+	}
+	if fresh && !held(root.ManagerLock()) && !held(root.ServerLock()) {
+		return nil, err
+	}
+	last, lastErr := config.LoadLastGood(root.LastGood())
+	if lastErr != nil {
+		return nil, errors.Join(err, lastErr)
+	}
+	return last.Config, fmt.Errorf("last good configuration is used: %w", err)
+}
+
+func load(flags config.Overrides) (*config.Config, error) {
+	return config.Load(config.Sources{Flags: flags, Env: os.Environ()})
+}
+
+func held(lock string) bool {
+	_, held, err := lockfile.Holder(lock)
+	return err == nil && held
+}
+
+// onDuty takes cop.lock. Another cop on duty is no fault: try again when it is gone.
+func onDuty(root runroot.Root) (*lockfile.Lock, error) {
+	lock, err := lockfile.Acquire(root.CopLock())
+	if errors.Is(err, lockfile.ErrHeld) {
+		return nil, exitcode.Errorf(exitcode.TryAgain, "another cop is on duty: %w", err)
+	}
+	return lock, err
+}
+
+// openLog opens the log. A daemon's standard error is the run root's log file; then it
+// is opened by its path as well, so that it can be reopened.
+func openLog(root runroot.Root, cfg *config.Config) (*logging.Log, error) {
+	o := logging.Options{Role: "cop", Level: cfg.Log.Level, Format: cfg.Log.Format}
+	if sameFile(2, root.LogFile()) {
+		o.Path = root.LogFile()
+	}
+	return logging.New(o)
+}
+
+func sameFile(fd int, path string) bool {
+	var a, b unix.Stat_t
+	return unix.Fstat(fd, &a) == nil && unix.Stat(path, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
+}
+
+// rotate reopens the log, for standard error too: it is where stacks go, and what the
+// children inherit.
+func rotate(log *logging.Log) error {
+	if err := log.Reopen(); err != nil {
+		return err
+	}
+	if log.FD() == 2 {
+		return nil
+	}
+	for _, fd := range []int{1, 2} {
+		if err := unix.Dup3(log.FD(), fd, 0); err != nil {
+			return fmt.Errorf("reopen descriptor %d: %w", fd, err)
+		}
+	}
+	return nil
+}
+
+// liveEnv is the real world, but for what watchOver adds.
+func liveEnv(flags config.Overrides, root runroot.Root, exe *proc.Executable, log *logging.Log) env {
+	lockPath := func(r supervise.Role) string {
+		if r == supervise.Manager {
+			return root.ManagerLock()
+		}
+		return root.ServerLock()
+	}
+	socket := func(r supervise.Role) string {
+		if r == supervise.Manager {
+			return root.ControlSocket()
+		}
+		return root.ServerSocket()
+	}
+	return env{
+		now: time.Now,
+		holder: func(r supervise.Role) int {
+			owner, held, err := lockfile.Holder(lockPath(r))
+			if err != nil || !held || !owner.FromKernel {
+				return 0
+			}
+			return owner.PID
+		},
+		meet: func(r supervise.Role) (process, error) {
+			p, err := supervise.Meet(r, lockPath(r), exe)
+			if p == nil {
+				return nil, err // not a process that is nil
+			}
+			return p, err
+		},
+		start: func(generation uint64, h *heritage.Set) (process, error) {
+			return startManager(flags, exe, generation, h)
+		},
+		probe: func(ctx context.Context, r supervise.Role) error {
+			return heartbeat.Probe(ctx, heartbeat.Unix(socket(r)), heartbeat.Path)
+		},
+		gate: supervise.LiveEnv(lockPath, nil),
+		load: func() (*config.Config, error) { return load(flags) },
+		ready: func() {
+			if err := proc.NotifyReady(); err != nil {
+				log.Warn().Err(err).Msg("nobody waits for this start any more")
+			}
+		},
+		alone: func() bool { return !proc.HasChildren() },
+		tune: func(c *config.Config) {
+			if err := log.SetLevel(c.Log.Level); err != nil {
+				log.Warn().Err(err).Msg("log level unchanged")
+			}
+		},
+		rotate: func() error { return rotate(log) },
+	}
+}
+
+// startManager starts a manager from the executable that cop runs. It leads a process
+// group of its own, so that a terminal's interrupt reaches cop alone, and cop decides
+// in which order the instance stops.
+func startManager(flags config.Overrides, exe *proc.Executable, generation uint64, h *heritage.Set) (process, error) {
+	const firstFile = 3
+	files, passed, err := h.Export(firstFile)
+	if err != nil {
+		return nil, err
+	}
+	defer heritage.CloseFiles(files)
+	argv0, args := supervise.Command("manager", flags)
+	p, err := proc.Start(proc.Spec{
+		Exe: exe, Argv0: argv0, Args: args,
+		Env:    append(supervise.Environ(generation), passed),
+		Stdout: os.Stdout, Stderr: os.Stderr, Files: files,
+		Notify: true, Setpgid: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return supervise.Child(supervise.Manager, p, exe), nil
+}
+
+// daemonize starts a cop in the background and waits until its instance is up.
+func daemonize(ctx context.Context, o Options) error {
+	cfg, err := load(o.Flags) // so that the position is told by the name the operator gave
+	if err != nil {
+		return err
+	}
+	root, err := runroot.New(o.Flags.RunRoot)
+	if err != nil {
+		return err
+	}
+	o.Flags.RunRoot = root.Dir()
+	if owner, held, err := lockfile.Holder(root.CopLock()); err == nil && held {
+		return exitcode.Errorf(exitcode.TryAgain, "another cop is on duty: %w", &lockfile.HeldError{Path: root.CopLock(), PID: owner.PID})
+	}
+	exe, err := proc.OpenSelf()
+	if err != nil {
+		return err
+	}
+	defer exe.Close()
+	out, err := os.OpenFile(root.LogFile(), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	defer out.Close()
+
+	ctx, cancel := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer cancel()
+	limit := startLimit(cfg)
+	ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("not ready within %v, see %s", limit, root.LogFile()))
+	defer cancel()
+	argv0, args := supervise.Command("cop", o.Flags)
+	_, err = proc.Daemonize(ctx, proc.DaemonSpec{Exe: exe, Argv0: argv0, Args: args, Output: out})
+	return refusal(err)
+}
+
+// startLimit is how long the whole instance may take to come up: each of its processes
+// has its start deadline.
+func startLimit(cfg *config.Config) time.Duration {
+	return 2*cfg.Supervision.StartDeadline + 5*time.Second
+}
+
+// refusal gives a daemon's reason back its exit code, which Run wrote before it.
+func refusal(err error) error {
+	var r *proc.RefusedError
+	if !errors.As(err, &r) {
+		return err
+	}
+	number, reason, ok := strings.Cut(r.Reason, " ")
+	code, convErr := strconv.Atoi(number)
+	if !ok || convErr != nil {
+		return err
+	}
+	return exitcode.Errorf(exitcode.Code(code), "%s", reason)
+}
