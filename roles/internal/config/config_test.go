@@ -235,7 +235,7 @@ func TestDescribe(t *testing.T) {
 	want := `cache.size
     memory for stored responses
     type:     size
-    values:   1MiB to 16TiB, or 0: no cache
+    values:   2MiB to 16TiB, or 0: no cache
     default:  256MiB
     changed:  by restart
     variable: TRAFFICD_CACHE_SIZE

@@ -127,7 +127,7 @@ func TestFileProblemsHaveAPosition(t *testing.T) {
 		{"queue: {max_wait: 1ms}\n", `trafficd.yaml:1:19: queue.max_wait: must be at least 10ms`},
 		{"queue: {accept_after: -1s}\n", `trafficd.yaml:1:23: queue.accept_after: must not be negative`},
 		{"cache: {size: 64K}\n", `trafficd.yaml:1:15: cache.size: must be a size such as 123, 64KiB or 1MB`},
-		{"cache: {size: 64KiB}\n", `trafficd.yaml:1:15: cache.size: must be 0 (no cache) or at least 1MiB`},
+		{"cache: {size: 64KiB}\n", `trafficd.yaml:1:15: cache.size: must be 0 (no cache) or at least 2MiB`},
 		{"cache: {size: 99999999999TiB}\n", `trafficd.yaml:1:15: cache.size: is too large a size`},
 		{"health: {kill: servers}\n", `trafficd.yaml:1:16: health.kill: must be one of none, manager, server, all (did you mean "server"?)`},
 		{"listen: 8080\n", `trafficd.yaml:1:9: listen: must be IP:PORT, such as 127.0.0.1:8080 or :8080`},
@@ -151,7 +151,7 @@ func TestFileProblemsHaveAPosition(t *testing.T) {
 		{"autoconf: {listen: ':8080'}\n", `trafficd.yaml:1:20: autoconf.listen (:8080) overlaps listen (127.0.0.1:8080)`},
 		{"map:\n  - {prefix: /, origin: 'builtin:'}\n  - {prefix: /, origin: 'http://x'}\n",
 			`trafficd.yaml:3:14: map has the prefix / twice (entries 1 and 2)`},
-		{"cache: {size: 1MiB, max_object_size: 2MiB}\n", `trafficd.yaml:1:38: cache.max_object_size (2MiB) is larger than cache.size (1MiB)`},
+		{"cache: {size: 2MiB, max_object_size: 4MiB}\n", `trafficd.yaml:1:38: cache.max_object_size (4MiB) is larger than cache.size (2MiB)`},
 		{"limits: {header_size: 1KiB}\n", `trafficd.yaml:1:23: limits.request_line (8KiB) is larger than limits.header_size (1KiB)`},
 		// Text that is no YAML.
 		{"queue:\n\tlimit: 1\n", `trafficd.yaml:2:1: tab in the indentation, must be spaces`},

@@ -115,7 +115,7 @@ var table = []Setting{
 		Help:  "Retry-After of a 503, in whole seconds",
 		field: func(c *Config) any { return &c.Queue.RetryAfter }},
 
-	{Name: "cache.size", Kind: Size, Unit: "bytes", Default: "256MiB", Min: mib, Max: 1 << 44, Zero: "no cache",
+	{Name: "cache.size", Kind: Size, Unit: "bytes", Default: "256MiB", Min: 2 * mib, Max: 1 << 44, Zero: "no cache",
 		Help:  "memory for stored responses",
 		field: func(c *Config) any { return &c.Cache.Size }},
 	{Name: "cache.max_object_size", Kind: Size, Unit: "bytes", Default: "0", Min: 1, Max: 1 << 44, Zero: "a quarter of cache.size", Reloadable: true,

@@ -30,14 +30,15 @@ func (s connState) String() string {
 
 // A Conn is a connection to an origin. Owned by its pool's loop.
 type Conn struct {
-	pool   *Pool
-	origin *remap.Origin // immutable
-	fd     int           // immutable
-	watch  eventloop.Watch
-	limit  deadline.Deadline
-	state  connState
-	used   int       // exchanges carried before this one
-	x      *Exchange // nil when idle or closed
+	pool      *Pool
+	origin    *remap.Origin // immutable
+	fd        int           // immutable
+	watch     eventloop.Watch
+	limit     deadline.Deadline
+	state     connState
+	used      int       // exchanges carried before this one
+	idleSince int64     // monotonic ns
+	x         *Exchange // nil when idle or closed
 
 	// The request. out holds what is ready for the wire and not yet sent.
 	out          buffer.Ref

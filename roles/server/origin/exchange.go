@@ -110,8 +110,10 @@ type Exchange struct {
 	Expect bool
 	// Upgrade: the client asked to leave HTTP, so 101 is an answer.
 	Upgrade bool
-	// Fresh: do not use a connection that was used before (for requests that
-	// must not be sent twice).
+	// Once: the request must not be sent twice, so it does not go over a
+	// connection that the origin may just be closing.
+	Once bool
+	// Fresh: use no connection that was used before.
 	Fresh bool
 
 	conn      *Conn        // nil while resolving and when over

@@ -73,7 +73,7 @@ func (p *Pool) Start(x *Exchange) {
 		return
 	}
 	if !x.Fresh {
-		if c := p.take(address{o.Host, o.Port}); c != nil {
+		if c := p.take(address{o.Host, o.Port}, x.Once); c != nil {
 			p.stats.Reused()
 			x.conn, c.x = c, x
 			c.begin(x.Head)
@@ -132,14 +132,22 @@ func (p *Pool) dialAddr(x *Exchange, addr netip.AddrPort) error {
 	return nil
 }
 
+// onceIdle is how long a connection may have been idle and still carry a request
+// that must not be sent twice. Origins keep connections for seconds at least; one
+// that was used a moment ago is not being closed now.
+const onceIdle = int64(time.Second)
+
 // take removes the connection used last to addr from the pool: it is the one
 // least likely to have been closed by the origin, and its state is warm.
-func (p *Pool) take(addr address) *Conn {
+func (p *Pool) take(addr address, once bool) *Conn {
 	l := p.idle[addr]
 	if l == nil || len(l.conns) == 0 {
 		return nil
 	}
 	c := l.conns[len(l.conns)-1]
+	if once && p.loop.Now()-c.idleSince > onceIdle {
+		return nil
+	}
 	l.conns = l.conns[:len(l.conns)-1]
 	return c
 }
@@ -158,6 +166,7 @@ func (p *Pool) put(c *Conn) {
 		return
 	}
 	c.state = idle
+	c.idleSince = p.loop.Now()
 	c.limit.Set(p.limits.Idle)
 	l.conns = append(l.conns, c)
 }

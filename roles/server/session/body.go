@@ -1,7 +1,6 @@
 package session
 
 import (
-	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/origin"
 	"trafficd/roles/server/sock"
 )
@@ -118,8 +117,8 @@ func (s *Session) receiveBody() bool {
 		}
 		w.page = ref
 	}
-	w.pageLo, w.pageHi = 0, 0
-	buf := s.host.Arena.Bytes(w.page)[:buffer.Large]
+	s.keepRest()
+	buf := s.host.Arena.Bytes(w.page)[w.pageHi:]
 	n, errno := sock.Recv(s.fd, buf)
 	if errno == sock.Again {
 		s.readable = false
@@ -132,12 +131,38 @@ func (s *Session) receiveBody() bool {
 		return false
 	}
 	s.readable = n == len(buf) || s.hangup
-	w.pageHi = n
+	w.pageHi += n
 	w.expect = false
 	s.rx += uint64(n)
 	s.host.Stats.Received(n)
 	s.limit.Clear()
 	return true
+}
+
+// keepRest moves what is not decoded yet, at most a part of a trailer line, to
+// the beginning of the page.
+func (s *Session) keepRest() {
+	w := s.work
+	page := s.host.Arena.Bytes(w.page)
+	buf, lo, hi := s.bodyBytes()
+	w.pageLo, w.pageHi = 0, copy(page, buf[lo:hi])
+	s.lo = s.hi
+}
+
+// maxDiscard bounds how much of a body that nobody wants is read so that the
+// connection can go on.
+const maxDiscard = 64 << 10
+
+// discardBody takes what has come of the body, up to a bound.
+func (s *Session) discardBody() {
+	for taken := 0; taken < maxDiscard && !s.work.bodyConsumed(); {
+		p, _ := s.Next()
+		if len(p) == 0 {
+			return
+		}
+		s.Advance(len(p))
+		taken += len(p)
+	}
 }
 
 // askForBody sends 100 (Continue) to a client that waits for it, once somebody

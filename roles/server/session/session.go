@@ -140,12 +140,13 @@ type work struct {
 	outHi int
 	// The body's run that goes with out: [off, end) of the reply's body, then
 	// tail bytes of CRLF.
-	off      int64
-	end      int64 // of the run when chunked; of the body otherwise; -1 unknown
-	tail     int
-	chunked  bool
-	lastSent bool // the last chunk is in out
-	iov      [sock.IOVMax]unix.Iovec
+	off        int64
+	end        int64 // of the run when chunked; of the body otherwise; -1 unknown
+	tail       int
+	chunked    bool
+	lastSent   bool // the last chunk is in out
+	untilClose bool // the end of the connection ends the body
+	iov        [sock.IOVMax]unix.Iovec
 }
 
 // bodyFraming says how the end of a request's body is known.
@@ -158,12 +159,9 @@ const (
 	endedBody // it was, and its end has been consumed
 )
 
-// lingerTime is how long a closed-down connection may take to close, so that
-// our last reply is not lost to a reset (RFC 9112 §9.6).
-const lingerTime = 2 * time.Second
-
-// lingerBytes bounds what is read and thrown away meanwhile.
-const lingerBytes = 1 << 20
+// lingerTime is how long a connection that we have ended may take to be closed
+// by the client, so that our last reply is not lost to a reset (RFC 9112 §9.6).
+const lingerTime = 3 * time.Second
 
 // Serve makes a session of an accepted connection, non-blocking, and begins to
 // serve it. The descriptor is the session's from now on.
@@ -473,7 +471,8 @@ func (s *Session) shutdown(asked bool) {
 	}
 }
 
-// linger throws away what the client still sends until it closes.
+// linger throws away what the client still sends until it closes, or the time
+// for that is over.
 func (s *Session) linger() {
 	if !s.readable {
 		return
@@ -484,7 +483,7 @@ func (s *Session) linger() {
 		return
 	}
 	buf := s.host.Arena.Bytes(s.in)
-	for range lingerBytes / buffer.Small {
+	for range maxTurn / buffer.Small {
 		n, errno := sock.Recv(s.fd, buf)
 		if errno == sock.Again {
 			s.readable = false
@@ -492,10 +491,11 @@ func (s *Session) linger() {
 			return
 		}
 		if errno != 0 || n == 0 {
-			break
+			s.close()
+			return
 		}
 	}
-	s.close()
+	s.host.Loop.PostTask(s)
 }
 
 // abort ends everything at once: the client is gone or cannot be served on.
@@ -506,6 +506,10 @@ func (s *Session) abort() {
 	}
 	if s.work != nil {
 		s.host.Stats.Aborted()
+		if s.work.untilClose && s.fd >= 0 {
+			// Only a reset tells this end from the end of the body.
+			sock.ResetOnClose(s.fd)
+		}
 	}
 	s.close()
 }
@@ -627,7 +631,8 @@ func (w *work) reset() {
 	w.failed, w.expect = false, false
 	w.reply, w.close = nil, false
 	w.out, w.outLo, w.outHi = 0, 0, 0
-	w.off, w.end, w.tail, w.chunked, w.lastSent = 0, 0, 0, false, false
+	w.off, w.end, w.tail = 0, 0, 0
+	w.chunked, w.lastSent, w.untilClose = false, false, false
 }
 
 // bodyConsumed reports whether the request's body is behind us, so that the

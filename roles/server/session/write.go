@@ -207,8 +207,12 @@ func (s *Session) render() bool {
 // whether the connection goes on.
 func (s *Session) appendFraming(b []byte) []byte {
 	w, r := s.work, s.work.reply
-	// What the client has not sent of its body, and waits to be told to send,
-	// would be taken for its next request.
+	if r.Local && !w.expect {
+		s.discardBody()
+	}
+	// What is left of the request's body, or waits for our word to be sent,
+	// would be taken for the next request.
+	w.close = w.close || r.Local && !w.bodyConsumed()
 	w.close = w.close || r.Close || s.host.Draining || w.expect
 	w.end = -1
 	switch {
@@ -223,7 +227,7 @@ func (s *Session) appendFraming(b []byte) []byte {
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 		w.chunked, w.end = true, r.Offset
 	default:
-		w.close = true
+		w.close, w.untilClose = true, true
 	}
 	switch {
 	case w.close:

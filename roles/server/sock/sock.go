@@ -157,8 +157,7 @@ func SocketError(fd int) error {
 	return nil
 }
 
-// Close closes a descriptor. A socket's close does not block here: SO_LINGER is
-// never set.
+// Close closes a descriptor. It does not block: no socket lingers.
 func Close(fd int) {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0)
 }
@@ -166,4 +165,9 @@ func Close(fd int) {
 // ShutdownWrite tells the other end that nothing more will be sent.
 func ShutdownWrite(fd int) {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
+}
+
+// ResetOnClose makes the close of a TCP connection a reset.
+func ResetOnClose(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }

@@ -69,9 +69,7 @@ func (f *fetch) begin(t *Transaction) {
 	f.x.Chunked = t.req.Chunked
 	f.x.Expect = t.req.Expect100
 	f.x.Upgrade = t.mayUpgrade()
-	// A request that may not be sent twice does not go over a connection that
-	// the origin may be closing at this moment.
-	f.x.Fresh = !t.req.Method.Idempotent() || f.x.Body != nil
+	f.x.Once = !t.req.Method.Idempotent() || f.x.Body != nil
 	f.x.Head = t.appendRequest(f.env.scratch[:0], f)
 	f.env.scratch = f.x.Head
 	t.leading = true
