@@ -113,9 +113,10 @@ func ListenerName(addr string) (string, error) {
 //
 // Options set here are inherited by every accepted connection (sk_clone in
 // the kernel), and so cost nothing per connection: TCP_NODELAY, since a proxy
-// writes whole answers; SO_KEEPALIVE; SO_OOBINLINE, since urgent data outside
-// the stream would falsify SIOCINQ, from which custody computes how far a
-// connection got. SO_REUSEADDR lets a new instance bind while connections of
+// writes whole answers; SO_OOBINLINE, since urgent data outside the stream would
+// falsify SIOCINQ, from which custody computes how far a connection got.
+// SO_KEEPALIVE is not set: its timer would be set up for every connection,
+// however short, and time limits find dead clients anyhow. SO_REUSEADDR lets a new instance bind while connections of
 // an old one are in TIME_WAIT. SO_REUSEPORT is not used: it would give each
 // socket a queue of its own, and order, and the connections in the queue of
 // the one that is closed, would be lost.
@@ -175,7 +176,6 @@ func bindEndpoint(e endpoint) (int, error) {
 func setInherited(fd int) error {
 	for _, o := range []struct{ level, name int }{
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY},
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE},
 		{unix.SOL_SOCKET, unix.SO_OOBINLINE},
 	} {
 		if err := unix.SetsockoptInt(fd, o.level, o.name, 1); err != nil {

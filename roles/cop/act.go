@@ -150,8 +150,8 @@ func (c *cop) succeed(now time.Time, status supervise.Status, refusal error, rea
 		reason = refusal.Error()
 	}
 	switch {
-	case c.first && (class == supervise.Permanent || refusal != nil && c.awaited):
-		// Nothing runs yet, and whoever started us is there to be told.
+	case c.first && (class == supervise.Permanent || refusal != nil):
+		// Nothing runs yet, and whoever started us should be told, not kept waiting.
 		code := exitcode.Failed
 		if status.Known && status.Signal == 0 && status.Code != 0 {
 			code = exitcode.Code(status.Code)
@@ -224,7 +224,7 @@ func (c *cop) announce(at sight) {
 	if !up {
 		return
 	}
-	c.announced, c.awaited = true, false
+	c.announced = true
 	c.env.ready()
 	c.env.say("READY=1")
 	c.log.Info().Int("manager_pid", pidOf(c.manager.p)).Int("server_pid", pidOf(c.server.p)).Msg("ready")

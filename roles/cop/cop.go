@@ -69,7 +69,6 @@ func explain(err error) string {
 
 // foreground is a cop's life.
 func foreground(ctx context.Context, o Options) error {
-	awaited := os.Getenv(proc.NotifyEnv) != ""
 	generation := supervise.TakeGeneration()
 	// First of all: descriptors are told by number, and every open could take one.
 	inherited, fresh, inheritErr := inherit()
@@ -121,7 +120,7 @@ func foreground(ctx context.Context, o Options) error {
 	defer signal.Stop(signals)
 	b := birth{
 		cfg: cfg, log: log.Logger, heritage: inherited, fresh: fresh,
-		self: proc.Self(), generation: generation, awaited: awaited,
+		self: proc.Self(), generation: generation,
 	}
 	inherited = heritage.New() // it is the loop's now
 	return watchOver(ctx, b, liveEnv(o.Flags, root, exe, log), root, signals)

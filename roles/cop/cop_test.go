@@ -124,7 +124,6 @@ type option func(*world, *birth)
 
 func withConfig(f func(*config.Config)) option { return func(_ *world, b *birth) { f(b.cfg) } }
 func succeeding(_ *world, b *birth)            { b.fresh = false }
-func awaited(_ *world, b *birth)               { b.awaited = true }
 
 // withStats makes the shared memory that a manager would have deposited.
 func withStats(w *world, b *birth) {
@@ -509,8 +508,8 @@ func TestBadConfigurationAtFirstStartEndsCop(t *testing.T) {
 	}
 }
 
-func TestRefusalIsToldToWhoWaits(t *testing.T) {
-	w := newWorld(t, awaited)
+func TestRefusedFirstStartEndsCop(t *testing.T) {
+	w := newWorld(t)
 	w.c.turn()
 	m := w.started[0]
 	m.refusal = errors.New("listen on 127.0.0.1:8080: address already in use")
@@ -521,12 +520,10 @@ func TestRefusalIsToldToWhoWaits(t *testing.T) {
 	}
 }
 
-func TestRefusalWithoutAudienceIsRetried(t *testing.T) {
+func TestFirstStartThatDiesWithoutAWordIsRetried(t *testing.T) {
 	w := newWorld(t)
 	w.c.turn()
-	m := w.started[0]
-	m.refusal = errors.New("address already in use")
-	m.die(exited(1))
+	w.started[0].die(exited(1))
 	w.until("death", func() bool { return w.c.manager.p == nil })
 	w.pass(2 * time.Second)
 	if w.c.done || len(w.started) != 2 {

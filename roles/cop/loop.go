@@ -84,7 +84,6 @@ type cop struct {
 	ownGen    uint64        // immutable: its generation
 	fresh     bool          // nothing was there when cop started: no heritage, no process
 	first     bool          // fresh, and no manager has been ready since
-	awaited   bool          // somebody waits for this start and wants to know why it failed
 	started   bool          // cop has started a manager
 	announced bool          // that the instance is up
 
@@ -114,14 +113,13 @@ type birth struct {
 	fresh      bool          // no cop was here before, as far as can be told
 	self       proc.Identity
 	generation uint64
-	awaited    bool
 }
 
 func newCop(ctx context.Context, b birth, e env) *cop {
 	c := &cop{
 		env: e, log: b.log, asked: ctx, heritage: b.heritage,
 		self: b.self, ownGen: b.generation,
-		fresh: b.fresh, first: b.fresh, awaited: b.awaited,
+		fresh: b.fresh, first: b.fresh,
 		events:  make(chan func()),
 		over:    make(chan struct{}),
 		manager: ward{role: supervise.Manager},

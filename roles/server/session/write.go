@@ -31,11 +31,11 @@ func (s *Session) answer() bool {
 	}
 	sent := 0
 	for {
-		n := s.gather()
+		n, all := s.gather()
 		if n == 0 {
 			return s.settled()
 		}
-		did, errno := sock.SendV(s.fd, w.iov[:n])
+		did, errno := sock.SendV(s.fd, w.iov[:n], all && w.close)
 		if errno == sock.Again {
 			s.limit.Set(s.host.Limits.Write)
 			return false
@@ -91,10 +91,10 @@ func (w *work) finished() bool {
 
 var crlf = []byte("\r\n")
 
-// gather fills the vector with what can be sent now and returns its length.
-func (s *Session) gather() int {
+// gather fills the vector with what can be sent now and returns its length, and
+// whether that is all that is left of the reply.
+func (s *Session) gather() (n int, all bool) {
 	w := s.work
-	n := 0
 	if w.chunked && w.outLo == w.outHi && w.off == w.end && w.tail == 0 {
 		s.nextChunk()
 	}
@@ -103,7 +103,7 @@ func (s *Session) gather() int {
 		n = 1
 	}
 	if w.reply.Body == nil {
-		return n
+		return n, true
 	}
 	off, room := w.off, maxTurn
 	for n < len(w.iov)-1 && room > 0 && off != w.end {
@@ -126,7 +126,7 @@ func (s *Session) gather() int {
 		w.iov[n] = sock.Piece(crlf[len(crlf)-w.tail:])
 		n++
 	}
-	return n
+	return n, off == w.end && (!w.chunked || w.lastSent)
 }
 
 // nextChunk makes a chunk of what the body has now, or the last chunk.

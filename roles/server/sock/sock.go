@@ -41,13 +41,20 @@ func Send(fd int, p []byte) (n int, errno syscall.Errno) {
 }
 
 // SendV sends the pieces in one call, or as many bytes of them as the socket
-// takes. No piece may be empty; there may be at most IOVMax of them.
-func SendV(fd int, iov []unix.Iovec) (n int, errno syscall.Errno) {
+// takes. No piece may be empty; there may be at most IOVMax of them. last says
+// that the caller ends the connection as soon as all is sent: the kernel then
+// keeps the rest back for an instant and sends it together with the end, one
+// segment instead of two.
+func SendV(fd int, iov []unix.Iovec, last bool) (n int, errno syscall.Errno) {
 	msg := unix.Msghdr{Iov: unsafe.SliceData(iov)}
 	msg.SetIovlen(len(iov))
+	flags := uintptr(unix.MSG_NOSIGNAL)
+	if last {
+		flags |= unix.MSG_MORE
+	}
 	for {
 		r, _, e := syscall.RawSyscall6(syscall.SYS_SENDMSG, uintptr(fd),
-			uintptr(unsafe.Pointer(&msg)), unix.MSG_NOSIGNAL, 0, 0, 0)
+			uintptr(unsafe.Pointer(&msg)), flags, 0, 0, 0)
 		if e == 0 {
 			return int(r), 0
 		}
@@ -170,4 +177,10 @@ func ShutdownWrite(fd int) {
 // ResetOnClose makes the close of a TCP connection a reset.
 func ResetOnClose(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+}
+
+// KeepAlive has the kernel find out when the other end of a long-lived TCP
+// connection is no more.
+func KeepAlive(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 }

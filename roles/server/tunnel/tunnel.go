@@ -67,6 +67,8 @@ func Start(o Options, client, origin int, toClient, toOrigin []byte) (*Tunnel, e
 	t := &Tunnel{o: o, client: side{fd: client}, origin: side{fd: origin}}
 	t.client.t, t.origin.t = t, t
 	t.limit.Init(o.Loop, func() { t.close(true) })
+	sock.KeepAlive(client)
+	sock.KeepAlive(origin)
 	if err := t.watch(); err != nil {
 		t.o.Closed = func(Summary) {}
 		t.close(false)
