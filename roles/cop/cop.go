@@ -281,23 +281,9 @@ func liveEnv(flags config.Overrides, root runroot.Root, exe *proc.Executable, lo
 	}
 }
 
-// startManager starts a manager from the executable that cop runs. It leads a process
-// group of its own, so that a terminal's interrupt reaches cop alone, and cop decides
-// in which order the instance stops.
+// startManager starts a manager from the executable that cop runs.
 func startManager(flags config.Overrides, exe *proc.Executable, generation uint64, h *heritage.Set) (process, error) {
-	const firstFile = 3
-	files, passed, err := h.Export(firstFile)
-	if err != nil {
-		return nil, err
-	}
-	defer heritage.CloseFiles(files)
-	argv0, args := supervise.Command("manager", flags)
-	p, err := proc.Start(proc.Spec{
-		Exe: exe, Argv0: argv0, Args: args,
-		Env:    append(supervise.Environ(generation), passed),
-		Stdout: os.Stdout, Stderr: os.Stderr, Files: files,
-		Notify: true, Setpgid: true,
-	})
+	p, err := supervise.Start("manager", flags, exe, generation, h, true)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -89,7 +90,7 @@ func (s *Server) operations() *link.Mux {
 	})
 	handle("heritage", func(*link.Message) (link.Reply, error) {
 		body, fds, err := s.heritage.Marshal()
-		return link.Reply{Body: body, FDs: fds}, err
+		return link.Reply{Body: json.RawMessage(body), FDs: fds}, err
 	})
 	handle("reopen", func(*link.Message) (link.Reply, error) {
 		s.reopen()

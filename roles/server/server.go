@@ -34,13 +34,15 @@ import (
 
 // Options of Run.
 type Options struct {
-	Flags config.Overrides // only RunRoot matters; the manager has the configuration
+	Flags config.Overrides // the instance's; of use here is RunRoot, the rest is for a cop that this server may start
 }
 
 // Server is the process. Fields without a remark are immutable once it has
 // started.
 type Server struct {
 	root       runroot.Root
+	flags      config.Overrides
+	exe        *proc.Executable
 	log        *logging.Log
 	generation uint64
 	heritage   *heritage.Set
@@ -118,7 +120,10 @@ func (s *Server) run(ctx context.Context, o Options) error {
 	if err := proc.NotifyReady(); err != nil {
 		s.log.Debug().Err(err).Msg("nobody waits for readiness")
 	}
+	orphaned, stop := context.WithCancel(ctx)
+	go s.watchParents(orphaned)
 	s.await(ctx, signals)
+	stop()
 	s.end()
 	return nil
 }
@@ -126,6 +131,11 @@ func (s *Server) run(ctx context.Context, o Options) error {
 // inherit takes over what the manager has prepared.
 func (s *Server) inherit(o Options) (err error) {
 	if s.root, err = runroot.Open(o.Flags.RunRoot); err != nil {
+		return err
+	}
+	o.Flags.RunRoot = s.root.Dir()
+	s.flags = o.Flags
+	if s.exe, err = proc.OpenSelf(); err != nil {
 		return err
 	}
 	if s.log, err = logging.New(logging.Options{Role: "server"}); err != nil {
@@ -240,7 +250,7 @@ func (s *Server) openCache(c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("map the cache of %d bytes: %w", st.Size, err)
 	}
-	s.store, err = cache.Open(mem, cache.Options{MaxObject: c.Cache.MaxObject()})
+	s.store, err = cache.Open(mem, cache.Options{MaxObject: c.Cache.MaxObject(), Hold: true})
 	return err
 }
 
@@ -330,6 +340,7 @@ func (s *Server) begin() error {
 	if err != nil {
 		return err
 	}
+	s.succeed(int(s.role.PID.Load()), s.role.StartTime.Load())
 	self := proc.Self()
 	s.role.Enter(self.PID, self.StartTime, s.generation)
 	s.mu.Lock()
@@ -354,6 +365,22 @@ func (s *Server) begin() error {
 	s.enter(stats.Ready)
 	s.log.Info().Uint64("generation", s.generation).Int("loops", len(s.workers)).Int("queued", queued).Msg("server ready")
 	return nil
+}
+
+// succeed lets the cache use again what the server before this one may still be
+// reading, as soon as that one is gone.
+func (s *Server) succeed(pid int, startTime uint64) {
+	if s.store == nil {
+		return
+	}
+	go func() {
+		if pid != 0 {
+			if before, err := proc.Adopt(pid, startTime); err == nil {
+				<-before.Done()
+			}
+		}
+		s.store.EndHold()
+	}()
 }
 
 // enter notes a new state where cop and manager see it.

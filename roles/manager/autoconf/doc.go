@@ -1,0 +1,26 @@
+// Package autoconf serves the autoconfiguration port, where browsers learn which proxy to
+// use and health checks whether the instance lives:
+//
+//	/proxy.pac, /wpad.dat   application/x-ns-proxy-autoconfig, generated or from a file
+//	/synthetic.txt          the heartbeat page, if the manager's loop turns
+//	/metrics                Prometheus text
+//	/                       an index
+//
+// GET and HEAD only. The port is bound to loopback unless the operator says otherwise,
+// and whoever can reach it may read all of it: there is nothing here that a client of the
+// proxy could not find out, except the counters.
+//
+// # The generated file
+//
+// It names every listener, in the order of the configuration, and then DIRECT: a browser
+// tries one after the other, so a proxy that is away costs a delay and not the web.
+// Plain host names and loopback are DIRECT at once. For a listener on every address (a
+// wildcard) the host is the one by which the client reached this port, since that is a name of
+// ours that works where the client is.
+//
+//	h := autoconf.New(autoconf.Options{Pulse: loopTurns, Metrics: region.WritePrometheus})
+//	h.Set(autoconf.Settings{Proxies: []netip.AddrPort{addr}})
+//	http.Serve(listener, h)
+//
+// It binds nothing, and it answers only for the proxy it is part of.
+package autoconf

@@ -1,0 +1,387 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"trafficd/roles/internal/supervise"
+)
+
+// spawn starts the next server with the whole heritage.
+func (m *manager) spawn(now time.Time) {
+	planned := m.wanted
+	m.wanted = false
+	if err := m.estate.provide(m.cfg, m.log); err != nil {
+		m.log.Error().Err(err).Msg("listeners incomplete")
+		if planned && m.active != nil {
+			m.settle(restarts{err: fmt.Errorf("server not restarted: %w", err)})
+			return
+		}
+		if !m.estate.usable() {
+			m.lastExit = err.Error()
+			m.failed(now, 0)
+			return
+		}
+	}
+	if err := m.pump.configure(m.cfg.Queue, m.estate); err != nil {
+		m.log.Error().Err(err).Msg("connection queue not reconfigured")
+	}
+	m.showAutoconf()
+	m.last++
+	m.estate.region.Bank(m.last).Begin(m.last, loops(m.cfg))
+	p, err := m.env.start(m.last, m.estate.set)
+	if err != nil {
+		m.log.Error().Err(err).Uint64("generation", m.last).Msg("server could not be started")
+		m.estate.region.Bank(m.last).End()
+		m.lastExit = err.Error()
+		m.settle(restarts{err: fmt.Errorf("server could not be started: %w", err)})
+		m.failed(now, 0)
+		return
+	}
+	u := &unit{p: p, child: true, generation: m.last, started: now}
+	u.enter(supervise.Started, now)
+	m.next = u
+	if m.last > 1 {
+		m.serverRecord().Restarts.Add(1)
+	}
+	m.about(m.log.Info(), u).Bool("planned", planned).Strs("heritage", m.estate.set.Names()).Msg("spawn_server")
+	m.watch(u)
+}
+
+// watch waits for the unit's process and posts what becomes of it.
+func (m *manager) watch(u *unit) {
+	p := u.p
+	m.wg.Go(func() {
+		select {
+		case <-p.Ready():
+			m.post(func() { m.becameReady(u) })
+		case <-p.Done():
+		case <-m.over:
+			return
+		}
+		select {
+		case <-p.Done():
+			m.post(func() { m.died(u) })
+		case <-m.over:
+		}
+	})
+}
+
+// becameReady takes in that a server serves.
+func (m *manager) becameReady(u *unit) {
+	if u.enter(supervise.NowReady, m.env.now()) != supervise.Announce || u != m.next {
+		return
+	}
+	if m.active != nil {
+		m.replaced(m.active)
+	}
+	m.active, m.next = u, nil
+	m.lastExit = ""
+	m.about(m.log.Info(), u).Msg("server ready")
+	if u.line != nil && u.cfg != m.cfg {
+		m.publish(u)
+	}
+	m.settle(restarts{pid: u.p.PID(), generation: u.generation})
+}
+
+// replaced moves the active server among the old ones.
+func (m *manager) replaced(u *unit) {
+	u.asked = true
+	u.enter(supervise.Stop, m.env.now())
+	u.parked, u.retiring = false, false
+	m.old[u] = true
+	m.active = nil
+	m.escort(u)
+}
+
+// escort sees to it that a server that finishes what it began does not do so for ever.
+func (m *manager) escort(u *unit) {
+	limit := m.cfg.Timeouts.Drain + m.cfg.Supervision.StopGrace
+	p := u.p
+	m.wg.Go(func() {
+		t := time.NewTimer(limit)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			m.post(func() {
+				if u.enter(supervise.Deadline, m.env.now()) == supervise.Kill {
+					m.kill(u, supervise.Requested, "drain deadline passed", supervise.Escalation{Grace: m.cfg.Supervision.StopGrace}, nil)
+				}
+			})
+		case <-p.Done():
+		case <-m.over:
+		}
+	})
+}
+
+// handOver takes the hand-over from the active server to the next one a step further.
+func (m *manager) handOver() {
+	n, a := m.next, m.active
+	switch {
+	case n == nil || n.turn == nil || n.told || m.burying:
+	case a == nil:
+		m.grant(n)
+	case a.line == nil || a.retiring:
+		// It dials in, answers or dies; or the next one's start deadline passes.
+	default:
+		m.retire(a)
+	}
+}
+
+// grant gives a server the word to go. From before it until that server is gone, the
+// manager's side of the queue is at rest.
+func (m *manager) grant(u *unit) {
+	m.pump.serving(true, m.env.now())
+	u.told = true
+	u.answer(nil)
+}
+
+// retireLimit is how long the old server may take to let go of listeners and lock, which
+// takes it one turn of each of its loops.
+const retireLimit = 5 * time.Second
+
+// retire asks the active server to let go, for the one that is to follow.
+func (m *manager) retire(a *unit) {
+	a.retiring = true
+	m.call(a.line, opRetire, nil, retireLimit, func(err error) {
+		if !a.retiring || m.active != a {
+			return // it died meanwhile
+		}
+		a.retiring = false
+		if err == nil {
+			m.about(m.log.Info(), a).Msg("server retires")
+			m.replaced(a)
+			return
+		}
+		err = fmt.Errorf("server %d does not let go: %w", a.p.PID(), err)
+		m.log.Error().Err(err).Msg("restart failed")
+		if m.next != nil {
+			m.next.answer(err)
+			m.next.asked = true
+		}
+		m.settle(restarts{err: err})
+	})
+}
+
+// call asks a peer and posts what came of it.
+func (m *manager) call(l line, op string, body any, limit time.Duration, then func(error)) {
+	m.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(m.work, limit)
+		defer cancel()
+		reply, err := l.Call(ctx, op, body)
+		if err == nil {
+			reply.Close()
+		}
+		m.post(func() { then(err) })
+	})
+}
+
+// abandon gives up a server that has not become ready in time.
+func (m *manager) abandon(now time.Time) {
+	u := m.next
+	if u.enter(supervise.Deadline, now) != supervise.Kill {
+		return
+	}
+	u.answer(errors.New("start deadline passed"))
+	m.kill(u, supervise.StartFailed, "not ready within its start deadline",
+		supervise.Escalation{Grace: m.cfg.Health.KillGrace, Core: supervise.CoreSignal(m.cfg.Health.CoreSignal)}, nil)
+}
+
+// died takes in that a server is gone.
+func (m *manager) died(u *unit) {
+	now := m.env.now()
+	status, refusal, ready := u.p.Status(), u.p.Refusal(), u.readyFor(now)
+	do := u.enter(supervise.Exit, now)
+	unasked := do != supervise.Finish && !u.asked
+	level := zerolog.InfoLevel
+	if unasked {
+		level = zerolog.WarnLevel
+	}
+	e := m.about(m.log.WithLevel(level), u).Stringer("status", status).Dur("ready_for_ms", ready).Bool("asked", !unasked)
+	why := status.String()
+	if refusal != nil {
+		why = refusal.Error()
+		e = e.Str("reason", why)
+	}
+	e.Msg("server died")
+	m.bury(u, unasked)
+	switch {
+	case u == m.active:
+		m.lost(u, unasked, status, why, ready)
+	case u == m.next:
+		m.next = nil
+		m.stillborn(u, unasked, status, why)
+	default:
+		u.p.Release()
+	}
+}
+
+// bury keeps the books of a death.
+func (m *manager) bury(u *unit, unasked bool) {
+	u.answer(errors.New("server is gone"))
+	u.line = nil
+	delete(m.old, u)
+	r := m.serverRecord()
+	if unasked {
+		r.Deaths.Add(1)
+	}
+	r.Leave(u.p.PID())
+	if b := m.estate.region.Bank(u.generation); b.Generation() == u.generation {
+		b.End()
+	}
+}
+
+// lost takes in the death of the active server. Before anything follows it, it is made sure
+// of: what the kernel has told about a process is then told by its lock as well.
+func (m *manager) lost(u *unit, unasked bool, status supervise.Status, why string, ready time.Duration) {
+	m.active = nil
+	if m.phase != running {
+		u.p.Release()
+		return
+	}
+	m.burying = true
+	m.about(m.log.Info(), u).Msg("making sure server is dead")
+	u.killing = false
+	m.kill(u, supervise.Requested, "server died", supervise.Escalation{}, func(supervise.Outcome) {
+		m.burying = false
+		u.p.Release()
+		m.succeed(unasked, status, why, ready)
+	})
+}
+
+// stillborn takes in the death of a server that never was active.
+func (m *manager) stillborn(u *unit, unasked bool, status supervise.Status, why string) {
+	u.p.Release()
+	err := fmt.Errorf("the new server (pid %d) did not become ready: %s", u.p.PID(), why)
+	if m.active.serves() {
+		// A planned restart that failed.
+		m.settle(restarts{err: fmt.Errorf("%w; the old server serves on", err)})
+		return
+	}
+	m.settle(restarts{err: err})
+	m.succeed(unasked, status, why, 0)
+}
+
+// succeed decides when, and whether, the next server is started.
+func (m *manager) succeed(unasked bool, status supervise.Status, why string, ready time.Duration) {
+	now := m.env.now()
+	if !unasked {
+		m.due, m.delay = now, 0
+		return
+	}
+	m.lastExit = why
+	if supervise.Classify(status) == supervise.Permanent {
+		m.alarm = "server is not started again: " + why
+		m.log.Error().Str("alarm", m.alarm).Stringer("status", status).Msg("server is not started again")
+		return
+	}
+	m.failed(now, ready)
+}
+
+// failed plans the next start after a death that nobody asked for.
+func (m *manager) failed(now time.Time, ready time.Duration) {
+	m.delay = m.backoff.Died(now, ready)
+	m.due = now.Add(m.delay)
+	if m.delay > 0 {
+		m.log.Warn().Dur("delay_ms", m.delay).Int("attempt", m.backoff.Step()).Str("last_exit", m.lastExit).
+			Msg("server is started again later")
+	}
+}
+
+// settle answers everybody who waits for a restart.
+func (m *manager) settle(r restarts) {
+	for _, w := range m.waiters {
+		w <- r // has room for one
+	}
+	m.waiters = nil
+}
+
+// units are all servers there are.
+func (m *manager) units() []*unit {
+	var all []*unit
+	for _, u := range []*unit{m.active, m.next} {
+		if u != nil {
+			all = append(all, u)
+		}
+	}
+	for u := range m.old {
+		all = append(all, u)
+	}
+	return all
+}
+
+// clearAlarm lets servers be started again, at once: the operator asked.
+func (m *manager) clearAlarm() {
+	if m.alarm != "" {
+		m.log.Info().Str("alarm", m.alarm).Msg("alarm cleared")
+	}
+	m.alarm = ""
+	m.backoff.Reset()
+	m.due, m.delay = time.Time{}, 0
+}
+
+// kill has the unit's process killed, through the gate, on a goroutine; then, if not nil, is
+// called with what came of it.
+func (m *manager) kill(u *unit, c supervise.Cause, reason string, e supervise.Escalation, then func(supervise.Outcome)) {
+	if u.killing {
+		return
+	}
+	ctx, cancel := context.WithCancel(m.work)
+	u.killing, u.stopKill = true, cancel
+	u.kills++
+	nth := u.kills
+	gate, target := m.gate, u.p.Target()
+	m.wg.Go(func() {
+		defer cancel()
+		o := gate.Kill(ctx, target, c, reason, e)
+		m.post(func() {
+			if u.kills != nth {
+				return // another one has begun since, with less patience
+			}
+			if o == supervise.Forbidden || o == supervise.Stranger {
+				u.killing = false
+				u.since = m.env.now() // not again before another deadline has passed
+			}
+			if then != nil {
+				then(o)
+			}
+		})
+	})
+}
+
+// report logs and counts a decision of the gate.
+func (m *manager) report(d supervise.Decision) {
+	level, msg := zerolog.WarnLevel, "safe_kill"
+	switch {
+	case !d.Final && d.Err != nil:
+		level, msg = zerolog.ErrorLevel, "unable to kill"
+	case d.Final && d.Outcome == supervise.Forbidden:
+		msg = "would have killed"
+	case d.Final && d.Outcome == supervise.Unkilled:
+		level = zerolog.ErrorLevel
+	case d.Cause == supervise.Requested || d.Final && d.Outcome == supervise.Gone:
+		level = zerolog.InfoLevel
+	}
+	e := m.log.WithLevel(level).Stringer("process", d.Role).Int("process_pid", d.PID).
+		Stringer("cause", d.Cause).Str("reason", d.Reason)
+	if d.Final {
+		e = e.Stringer("outcome", d.Outcome).Dur("took_ms", d.Since)
+	}
+	e.AnErr("error", d.Err).Msg(msg)
+	r := m.serverRecord()
+	switch {
+	case !d.Final && d.Err == nil:
+		r.KillsDecided.Add(1)
+	case d.Final && d.Outcome == supervise.Forbidden:
+		r.KillsForbidden.Add(1)
+	}
+}
+
+// about puts who a unit is into an event.
+func (m *manager) about(e *zerolog.Event, u *unit) *zerolog.Event {
+	return e.Str("process", "server").Int("process_pid", pidOf(u)).Uint64("generation", u.generation).Stringer("state", u.state)
+}

@@ -1,0 +1,69 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"trafficd/lockfile"
+	"trafficd/roles/internal/stats"
+	"trafficd/roles/internal/supervise"
+)
+
+// A server whose cop and manager are both gone goes on serving, and rebuilds the
+// tree: it starts a cop, with all that it inherited, and the cop starts a
+// manager, which adopts the server. One parent that is left does that alone, so
+// the server only looks when it has no manager, and acts when both locks have
+// been free for a while.
+
+const (
+	orphanLook  = 100 * time.Millisecond
+	orphanLooks = 5 // in a row, before it acts
+	orphanPause = 5 * time.Second
+)
+
+// watchParents starts a cop whenever nobody is left who could. It ends with ctx.
+func (s *Server) watchParents(ctx context.Context) {
+	tick := time.NewTicker(orphanLook)
+	defer tick.Stop()
+	alone := 0
+	var next time.Time // not before
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			if !s.orphaned() {
+				alone = 0
+				continue
+			}
+			if alone++; alone >= orphanLooks && !now.Before(next) {
+				s.startCop()
+				next = now.Add(orphanPause)
+			}
+		}
+	}
+}
+
+// orphaned reports whether there is neither a manager nor a cop. The link is
+// looked at first: while it is up there is nothing else to do.
+func (s *Server) orphaned() bool {
+	return s.link.tether.Conn() == nil && free(s.root.ManagerLock()) && free(s.root.CopLock())
+}
+
+func free(lock string) bool {
+	_, held, err := lockfile.Holder(lock)
+	return err == nil && !held
+}
+
+func (s *Server) startCop() {
+	r := s.region.Role(stats.RoleCop)
+	generation := r.Generation.Load() + 1
+	p, err := supervise.Start("cop", s.flags, s.exe, generation, s.heritage, false)
+	if err != nil {
+		s.log.Error().Err(err).Msg("cop could not be started")
+		return
+	}
+	r.Restarts.Add(1)
+	s.log.Warn().Int("process_pid", p.PID()).Uint64("generation", generation).
+		Str("reason", "neither cop nor manager is left").Msg("spawn_cop")
+}
