@@ -1,0 +1,85 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// binary is the executable under test. Set once by Main before any story runs.
+var binary string
+
+// Binary is the path of the executable under test.
+func Binary() string { return binary }
+
+// Main builds the binary under test, with the race detector when the stories
+// have it, runs the stories and removes what was built. It is all a TestMain
+// has to call; it returns the exit code.
+//
+// The test process becomes a subreaper: a manager whose cop was killed, or a
+// daemonised cop, is then reparented here and not to a stranger, so that its end
+// can be seen and its zombie collected whatever this machine's init does.
+func Main(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "trafficd-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "become a subreaper:", err)
+		return 1
+	}
+	binary = filepath.Join(dir, "trafficd")
+	var flags []string
+	if raceEnabled {
+		flags = append(flags, "-race")
+	}
+	if err := build(binary, nil, flags...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+var (
+	staticOnce sync.Once
+	staticErr  error
+)
+
+// StaticBinary builds, once, the binary as the container image has it: without
+// cgo, needing no file but itself. The race detector needs cgo, so this one
+// never has it.
+func StaticBinary(t testing.TB) string {
+	t.Helper()
+	path := binary + "-static"
+	staticOnce.Do(func() {
+		staticErr = build(path, []string{"CGO_ENABLED=0"}, "-trimpath", "-ldflags=-s -w")
+	})
+	if staticErr != nil {
+		t.Fatal(staticErr)
+	}
+	return path
+}
+
+// build compiles the module's root package. Tests run in their own directory,
+// so the root is asked of the go command.
+func build(out string, env []string, flags ...string) error {
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return fmt.Errorf("find module root: %w", err)
+	}
+	args := append([]string{"build", "-o", out}, flags...)
+	cmd := exec.Command("go", append(args, ".")...)
+	cmd.Dir = string(root[:len(root)-1])
+	cmd.Env = append(os.Environ(), env...)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the binary under test: %w\n%s", err, text)
+	}
+	return nil
+}

@@ -1,0 +1,18 @@
+package e2e
+
+import (
+	"os"
+	"testing"
+
+	"trafficd/e2e/harness"
+)
+
+func TestMain(m *testing.M) {
+	switch {
+	case harness.BeStranger():
+		return
+	case beContainer():
+		return
+	}
+	os.Exit(harness.Main(m))
+}

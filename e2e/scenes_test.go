@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"testing"
+
+	"trafficd/e2e/harness"
+)
+
+// "kill -9 the manager with on_manager_death: restart: the log shows manager found not
+// running, server made dead, manager spawned, server spawned, in that order, with new PIDs."
+func TestSceneManagerDiesAndEverythingIsRestarted(t *testing.T) {
+	t.Parallel()
+	p := harness.Start(t, harness.NoListen(), harness.Config("listen: [{{addr}}]\nsupervision:\n  on_manager_death: restart\n"))
+	before := p.PIDs()
+	server := p.Process(harness.Server)
+	mark := p.Log.Mark()
+	p.Kill(harness.Manager)
+
+	lines := p.Log.Messages(t, mark,
+		"manager not running", "making sure server is dead", "safe_kill", "spawn_manager", "spawn_server")
+	server.WaitGone(t)
+	manager := p.WaitReplaced(harness.Manager, before[harness.Manager])
+	fresh := p.WaitReplaced(harness.Server, before[harness.Server])
+	p.WaitReady()
+	p.ExpectSame(harness.Cop, before[harness.Cop])
+	for i, want := range map[int]int{2: before[harness.Server], 3: manager, 4: fresh} {
+		if got := lines[i].Int("process_pid"); got != want {
+			t.Errorf("%s is about process %d, want %d: %s", lines[i].Message, got, want, lines[i].Raw)
+		}
+	}
+}
+
+// "kill -9 the server: the manager notices, makes sure it is dead, spawns a new one, and the
+// manager's PID is the same."
+func TestSceneServerDies(t *testing.T) {
+	t.Parallel()
+	p := harness.Start(t)
+	before := p.PIDs()
+	mark := p.Log.Mark()
+	p.Kill(harness.Server)
+
+	p.Log.Messages(t, mark, "making sure server is dead", "spawn_server")
+	p.WaitReplaced(harness.Server, before[harness.Server])
+	p.WaitReady()
+	p.ExpectSame(harness.Manager, before[harness.Manager])
+	p.ExpectSame(harness.Cop, before[harness.Cop])
+}
+
+// "And with adopt (the default): kill -9 the manager, the server's PID stays, no request fails."
+func TestManagerDiesAndServerIsAdopted(t *testing.T) {
+	t.Parallel()
+	o := harness.NewOrigin(t, harness.EchoNumber)
+	p := harness.Start(t, harness.Map("/", o))
+	before := p.PIDs()
+	prober := p.Prober()
+	prober.Await(20)
+	mark := p.Log.Mark()
+	p.Kill(harness.Manager).WaitGone(t)
+	p.Log.Messages(t, mark, "manager not running", "spawn_manager")
+	p.WaitReplaced(harness.Manager, before[harness.Manager])
+	p.WaitStatus("an adopted, ready server", func(s harness.Status) bool {
+		return s.Server.State == "ready" && s.Server.PID == before[harness.Server]
+	})
+	prober.Await(20)
+	prober.ExpectClean()
+	p.ExpectSame(harness.Server, before[harness.Server])
+	if n := p.Log.Count(mark, harness.Message("spawn_server")); n != 0 {
+		t.Errorf("a server was spawned %d times although one could be adopted", n)
+	}
+}
