@@ -21,6 +21,7 @@ type heartbeats struct {
 	server *Server
 	fd     int // listening
 	watch  eventloop.Watch
+	probes int // under way; owned by the first loop
 }
 
 // probeTime bounds how long a prober may take to ask.
@@ -55,12 +56,17 @@ func (h *heartbeats) HandleEvent(*eventloop.Watch, eventloop.Event) {
 		if errno != 0 {
 			return
 		}
-		p := &probe{server: h.server, fd: fd, loop: h.server.workers[0].loop}
+		if h.probes == maxProbes {
+			sock.Close(fd)
+			continue
+		}
+		p := &probe{heartbeats: h, server: h.server, fd: fd, loop: h.server.workers[0].loop}
 		p.limit.Init(p.loop, p)
 		if p.loop.Watch(&p.watch, fd, eventloop.Readable|eventloop.Hangup, p) != nil {
 			sock.Close(fd)
 			continue
 		}
+		h.probes++
 		p.limit.Reset(probeTime)
 	}
 }
@@ -68,15 +74,16 @@ func (h *heartbeats) HandleEvent(*eventloop.Watch, eventloop.Event) {
 // A probe is one heartbeat. Owned by the first loop, but for the time it
 // travels.
 type probe struct {
-	server *Server
-	loop   *eventloop.Loop
-	fd     int
-	watch  eventloop.Watch
-	limit  eventloop.Timer
-	buf    [512]byte
-	n      int
-	req    http1.Request
-	asked  bool
+	heartbeats *heartbeats
+	server     *Server
+	loop       *eventloop.Loop
+	fd         int
+	watch      eventloop.Watch
+	limit      eventloop.Timer
+	buf        [512]byte
+	n          int
+	req        http1.Request
+	asked      bool
 }
 
 // HandleEvent implements eventloop.Handler: it reads the request.
@@ -132,6 +139,7 @@ func (p *probe) close() {
 	if !p.watch.Active() {
 		return
 	}
+	p.heartbeats.probes--
 	p.limit.Stop()
 	p.loop.Forget(&p.watch)
 	sock.Close(p.fd)
