@@ -60,6 +60,8 @@ type Conn struct {
 	paused     bool // the sink had no space
 	eof        bool
 	hangup     bool // the end is in the socket, behind what is to be read
+	rest       bool // the socket may hold more than was received
+	interims   int  // interim responses to this request
 	reading    bool // guards against a Resume from within a call to the handler
 }
 
@@ -72,14 +74,18 @@ const maxInterim = 32
 
 // HandleEvent implements eventloop.Handler.
 func (c *Conn) HandleEvent(_ *eventloop.Watch, ev eventloop.Event) {
-	if c.state == connecting {
+	c.hangup = c.hangup || ev&eventloop.Hangup != 0
+	switch {
+	case c.state == connecting:
 		c.connected()
-		return
-	}
-	if ev&eventloop.Writable != 0 && c.state != idle {
+		if c.state == connecting || c.x == nil {
+			return
+		}
+	case ev&eventloop.Writable != 0 && c.state != idle:
 		c.flush()
 	}
-	c.hangup = c.hangup || ev&eventloop.Hangup != 0
+	// Also of the event that made the connection: the origin may have spoken, or
+	// gone, already, and no second event would say so.
 	if ev&(eventloop.Readable|eventloop.Hangup) != 0 && c.state != closed {
 		c.readable()
 	}
@@ -120,15 +126,23 @@ func (c *Conn) begin(head []byte) {
 	c.bodyDone, c.sendFailed = x.Body == nil, false
 	c.expecting = x.Expect && x.Body != nil
 	c.scan, c.got, c.eof, c.paused = http1.HeadScan{}, false, false, false
-	c.sink, c.framing = nil, http1.None
-	c.limit.Set(c.pool.limits.Response)
+	c.sink, c.framing, c.rest, c.interims = nil, http1.None, false, 0
+	c.await(c.pool.limits.Body)
 	c.flush()
+}
+
+// await limits the time to the origin's next move while its response has not
+// begun: to take a byte of the request, or to answer it.
+func (c *Conn) await(d time.Duration) {
+	if c.state == readingHead {
+		c.limit.Set(d)
+	}
 }
 
 // flush sends what is ready and then what the body has, until the socket takes
 // no more or the body has no more for now.
 func (c *Conn) flush() {
-	if c.state != readingHead && c.state != readingBody || c.sendFailed || c.x == nil {
+	if c.state != readingHead && c.state != readingBody || c.sendFailed || c.x == nil || c.out == 0 {
 		return
 	}
 	buf := c.pool.arena.Bytes(c.out)
@@ -146,14 +160,19 @@ func (c *Conn) flush() {
 			}
 			c.outLo += n
 			c.pool.stats.Sent(n)
+			c.await(c.pool.limits.Body)
 		}
+		sent := c.outHi > 0
 		c.outLo, c.outHi = 0, 0
 		if c.bodyDone {
 			c.releaseOut()
+			c.await(c.pool.limits.Response)
 			return
 		}
 		if c.expecting {
-			c.limit.Set(continueWait)
+			if sent {
+				c.await(continueWait)
+			}
 			return
 		}
 		if !c.fillOut() {
@@ -196,11 +215,11 @@ func (c *Conn) fillOut() bool {
 		}
 		c.outHi = len(dst)
 		c.x.Body.Advance(n)
-		c.limit.Set(c.pool.limits.Response)
 		return true
 	}
 	switch state {
 	case BodyWait:
+		c.await(0) // the client's limits apply
 		return false
 	case BodyFailed:
 		c.fail(Failure{Err: ErrBody, Connected: true})
@@ -210,7 +229,6 @@ func (c *Conn) fillOut() bool {
 	if c.x.Chunked {
 		c.outHi = copy(buf, http1.LastChunk)
 	}
-	c.limit.Set(c.pool.limits.Response)
 	return true
 }
 
@@ -226,7 +244,7 @@ func (c *Conn) readable() {
 		c.close()
 		return
 	}
-	c.reading = true
+	c.reading, c.rest = true, true
 	x := c.x
 	more := true
 	if c.state == readingBody && c.inLo < c.inHi {
@@ -262,11 +280,11 @@ func (c *Conn) receive() bool {
 		}
 		c.eof = n == 0
 		// A short read has emptied the socket, unless its end is still in it.
-		short := n < len(buf)-c.inHi && !c.hangup
+		c.rest = n == len(buf)-c.inHi || c.hangup
 		c.inHi += n
 		c.pool.stats.Received(n)
 		c.got = c.got || n > 0
-		return c.process() && !short && !c.eof
+		return c.process() && c.rest && !c.eof
 	}
 	return c.process() && !c.eof
 }
@@ -295,6 +313,7 @@ func (c *Conn) receiveDirect() bool {
 		return false
 	}
 	c.pool.stats.Received(n)
+	c.rest = n == len(space) || c.hangup
 	c.limit.Set(c.pool.limits.Body)
 	c.sink.Commit(n)
 	if c.framing == http1.Length {
@@ -303,7 +322,7 @@ func (c *Conn) receiveDirect() bool {
 			return false
 		}
 	}
-	return n == len(space) || c.hangup
+	return c.rest
 }
 
 // makeRoom sees to it that there is a buffer with room, or bytes to work on.
@@ -364,7 +383,7 @@ func (c *Conn) process() bool {
 // processHead looks for complete heads: interim ones, then the final one. It
 // reports whether the final one was found.
 func (c *Conn) processHead() bool {
-	for range maxInterim {
+	for ; c.interims <= maxInterim; c.interims++ {
 		head := c.pool.arena.Bytes(c.in)[c.inLo:c.inHi]
 		err := c.parseHead(head)
 		if err == http1.ErrIncomplete {
@@ -457,6 +476,10 @@ func (c *Conn) tunnel() {
 	x := c.x
 	if !x.Upgrade {
 		c.fail(Failure{Err: ErrNotUpgrade, Connected: true})
+		return
+	}
+	if !c.bodyDone || c.outLo < c.outHi {
+		c.fail(Failure{Err: ErrNotUpgrade, Connected: true}) // it cannot have read what it agrees to
 		return
 	}
 	head := c.pool.arena.Bytes(c.in)[:c.inLo]
@@ -590,7 +613,7 @@ func (c *Conn) complete() {
 	// A body without a length ends with the connection, and what comes behind
 	// the end of a response belongs to no request: neither may be used again.
 	keep := !c.resp.Close && c.framing != http1.UntilClose && !c.eof &&
-		c.bodyDone && c.outLo == c.outHi && !c.sendFailed && c.inLo == c.inHi
+		c.bodyDone && c.outLo == c.outHi && !c.sendFailed && c.inLo == c.inHi && c.silent()
 	c.x = nil
 	x.active, x.conn = false, nil
 	c.sink = nil
@@ -601,6 +624,21 @@ func (c *Conn) complete() {
 		c.close()
 	}
 	x.Handler.OriginEnd()
+}
+
+// silent reports whether the origin has sent nothing beyond the response, its
+// end included: what waits in the socket now would make no event later, and be
+// taken for the answer to the next request.
+func (c *Conn) silent() bool {
+	if c.hangup {
+		return false
+	}
+	if !c.rest {
+		return true
+	}
+	var one [1]byte
+	_, errno := sock.Recv(c.fd, one[:])
+	return errno == sock.Again
 }
 
 // fail ends the exchange badly; the connection is closed.
@@ -619,9 +657,8 @@ func (c *Conn) expired() {
 	case c.state == idle:
 		c.pool.drop(c)
 		c.close()
-	case c.expecting:
+	case c.expecting && c.state == readingHead:
 		c.expecting = false
-		c.limit.Set(c.pool.limits.Response)
 		c.flush()
 	case c.state == connecting:
 		c.notConnected(Failure{Err: connectError(c.origin, ErrTimeout), Timeout: true})

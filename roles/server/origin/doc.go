@@ -21,6 +21,12 @@
 // come. A handler is called with End or Fail exactly once, and never after
 // Cancel.
 //
+// The time limits of an exchange are the origin's: while it waits for the client
+// (for bytes of the request's body, or for space in the sink) none is running.
+// The trailer section of a response is checked and dropped, as RFC 9110 §6.5.1
+// allows: nothing here knows what its fields mean, and a stored response has one
+// head.
+//
 // It knows neither clients nor caches, and it never retries: whether a request
 // may be sent again is for the transaction to say, which is told what is needed
 // for that (see Failure).

@@ -36,7 +36,7 @@ type Handler interface {
 // A Sink takes a response body.
 type Sink interface {
 	// Space returns memory to receive into; empty means not now: the exchange
-	// waits for Resume.
+	// waits for Resume. It is also empty when Space has cancelled the exchange.
 	Space() []byte
 	// Commit says that the first n bytes of the last Space hold the next bytes
 	// of the body.
@@ -84,7 +84,6 @@ type Failure struct {
 
 // Failures that a transaction tells apart.
 var (
-	ErrClosed     = errors.New("the origin closed the connection")
 	ErrTruncated  = errors.New("the origin closed the connection before the end of its response")
 	ErrTimeout    = errors.New("the origin took too long")
 	ErrBody       = errors.New("the request's body could not be had")
@@ -101,7 +100,8 @@ type Exchange struct {
 	Origin  *remap.Origin
 	Method  http1.Method
 	Path    string // of the built-in origin; unused for others
-	// Head is the request's head as it goes on the wire; copied by Start.
+	// Head is the request's head as it goes on the wire; copied by Start, so it
+	// is set anew for every Start.
 	Head []byte
 	// Body is nil for a request without one.
 	Body    RequestBody
@@ -146,6 +146,7 @@ func (x *Exchange) BodyReady() {
 func (x *Exchange) Resume() {
 	if x.conn != nil && x.conn.paused {
 		x.conn.paused = false
+		x.conn.limit.Set(x.conn.pool.limits.Body)
 		x.conn.readable()
 	}
 }

@@ -15,8 +15,8 @@ import (
 // Limits bound what an origin may do. Times of 0 mean no limit.
 type Limits struct {
 	Connect  time.Duration // to make a connection, for each address
-	Response time.Duration // from the last byte sent to the response's head
-	Body     time.Duration // between bytes of the body
+	Response time.Duration // from the last byte of the request sent to the response's head
+	Body     time.Duration // between bytes of a body, the request's or the response's
 	Idle     time.Duration // how long a connection waits in the pool
 	MaxIdle  int           // connections that wait, for each origin
 	Head     http1.Limits  // of response heads

@@ -44,6 +44,10 @@ type name struct {
 // maxNames bounds the memory of names that were once asked for.
 const maxNames = 4096
 
+// staleFor is how long an older answer is given without asking again, after a
+// look-up that failed.
+const staleFor = 5 * time.Second
+
 // lookupTimeout bounds one look-up.
 const lookupTimeout = 10 * time.Second
 
@@ -106,7 +110,10 @@ func (r *Resolver) ask(host string, n *name) {
 	if err == nil {
 		n.addrs, n.expires = addrs, r.now().Add(r.ttl)
 	} else if n.addrs != nil {
+		// Good enough for a while: not everybody has to wait for a name server
+		// that does not answer.
 		addrs, err = n.addrs, nil
+		n.expires = r.now().Add(min(r.ttl, staleFor))
 	}
 	waiting := n.waiting
 	n.waiting = nil

@@ -77,6 +77,7 @@ func (s *Session) decode() bool {
 	if lo == hi {
 		return false
 	}
+	w.expect = false // it has not waited, or no longer does
 	if w.framing == lengthBody {
 		w.data = int(min(int64(hi-lo), w.left))
 		return true
@@ -132,7 +133,6 @@ func (s *Session) receiveBody() bool {
 	}
 	s.readable = n == len(buf) || s.hangup
 	w.pageHi += n
-	w.expect = false
 	s.rx += uint64(n)
 	s.host.Stats.Received(n)
 	s.limit.Clear()

@@ -12,8 +12,11 @@
 //
 // Requests are received into pages of an arena and answered from there; a
 // session that waits for its next request holds none. What a session has
-// achieved is two counters, bytes consumed and bytes written, and where they
-// stood when the current request began: the rest follows from the bytes.
+// achieved is two counters, bytes consumed and bytes written (Session.rx and tx;
+// nothing reads them yet: they are what a record of the session outside this
+// process will hold): the rest follows from the bytes.
+//
+// Trailer sections of requests are checked and dropped (RFC 9110 §6.5.1).
 //
 // Invariants: one transaction at a time, so pipelined requests are answered in
 // order; a session belongs to one loop; no byte of a request is looked at twice

@@ -9,13 +9,13 @@ import (
 // client has sent behind its request belongs to the new protocol.
 func (s *Session) openTunnel() {
 	w := s.work
-	fd, lines, early := w.txn.TakeTunnel()
 	ref, ok := s.host.Arena.GetLarge()
 	if !ok {
 		s.host.Stats.NoBuffers()
 		s.abort()
 		return
 	}
+	fd, lines, early := w.txn.TakeTunnel()
 	b := http1.AppendStatusLine(s.host.Arena.Bytes(ref)[:0], 101)
 	b = append(b, lines...)
 	b = append(b, "\r\n"...)
@@ -40,6 +40,7 @@ func (s *Session) openTunnel() {
 	}, client, fd, b, pending)
 	s.host.Arena.Put(ref)
 	if err != nil {
+		s.host.Stats.TunnelClosed(tunnel.Summary{})
 		s.close()
 		return
 	}

@@ -5,7 +5,6 @@ import (
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
 	"trafficd/roles/server/sock"
-	"trafficd/roles/server/transaction"
 )
 
 // maxTurn bounds the bytes that one turn of a session writes, so that a fast
@@ -16,6 +15,10 @@ const maxTurn = 1 << 20
 // go on to something else.
 func (s *Session) answer() bool {
 	w := s.work
+	if w.cut {
+		s.abort()
+		return false
+	}
 	if w.reply == nil {
 		if w.txn.Tunnelled() {
 			s.openTunnel()
@@ -49,7 +52,7 @@ func (s *Session) answer() bool {
 		s.consume(did)
 		if sent += did; sent >= maxTurn {
 			s.limit.Set(s.host.Limits.Write)
-			s.host.Loop.PostTask(s)
+			s.anotherTurn()
 			return false
 		}
 	}
@@ -62,8 +65,11 @@ func (s *Session) settled() bool {
 		s.nextRequest()
 		return s.phase != phaseClosed
 	}
-	_, state := w.reply.Body.Bytes(w.off)
-	if state == origin.BodyWait {
+	p, state := w.reply.Body.Bytes(w.off)
+	switch {
+	case len(p) > 0, state == origin.BodyEnd && w.open():
+		return true // since we looked: another loop fills it
+	case state == origin.BodyWait:
 		s.limit.Clear() // the origin's limits apply
 		return false
 	}
@@ -88,6 +94,9 @@ func (w *work) finished() bool {
 	_, state := w.reply.Body.Bytes(w.off)
 	return state == origin.BodyEnd
 }
+
+// open reports whether only the end of the body says how long it is.
+func (w *work) open() bool { return w.chunked || w.untilClose }
 
 var crlf = []byte("\r\n")
 
@@ -257,15 +266,18 @@ func (s *Session) Interim(status int, lines []byte) {
 }
 
 // sendNow sends a few bytes ahead of the reply. A client that has no room for
-// them has not read for a long time: it is given up.
+// them has not read for a long time: it is given up, in the next turn, since
+// whoever calls is at work for the transaction.
 func (s *Session) sendNow(b []byte) {
+	if s.work.cut {
+		return
+	}
 	n, errno := sock.Send(s.fd, b)
 	if errno != 0 || n < len(b) {
-		s.work.failed, s.work.close = true, true
+		s.work.cut, s.work.failed = true, true
+		s.anotherTurn()
 		return
 	}
 	s.tx += uint64(n)
 	s.host.Stats.Sent(n)
 }
-
-var _ transaction.Client = (*Session)(nil)

@@ -93,11 +93,14 @@ func (t *Transaction) failWith(status int, text string) {
 	}
 	if status == 405 {
 		t.reply.Extra = allowLine
+		// What follows a CONNECT may be meant for the tunnel.
+		t.reply.Close = t.req != nil && t.req.Method == http1.CONNECT
 	}
 }
 
 var (
 	errorLines = []byte("Server: trafficd\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n")
+	serverLine = []byte("Server: trafficd\r\n")
 	allowLine  = []byte("Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n")
 )
 
@@ -131,6 +134,12 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 	}
 	if r.Status == 304 && f.stale.Valid() {
 		f.revalidated(x)
+		return nil
+	}
+	if r.Status == 304 && f.store {
+		// Our own request had no conditions, whatever the client's had.
+		f.x.Cancel()
+		f.finish(failed, reason{502, "the origin answered 304 (Not Modified) to a request without conditions"})
 		return nil
 	}
 	h := responseHead{status: r.Status, length: r.ContentLength, age: -1, noBody: framing == http1.None}
@@ -216,7 +225,7 @@ func (f *fetch) beginStoring(x *freshness.Exchange, h *responseHead) bool {
 // (RFC 9111 §4.3.4). Whoever follows looks into the cache again and finds it.
 func (f *fetch) revalidated(x *freshness.Exchange) {
 	meta, lines, why, err := f.env.update.Apply(x, f.stale.Meta(), f.stale.Head())
-	if err != nil {
+	if err != nil || len(lines) > maxLines {
 		f.whole = true
 		return
 	}

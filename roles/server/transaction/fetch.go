@@ -395,10 +395,7 @@ func (f *fetch) OriginEnd() {
 func (f *fetch) refetch() {
 	f.whole = false
 	f.stale.Release()
-	f.started = f.loop.Wall()
-	f.x.Head = f.lead.appendRequest(f.env.scratch[:0], f)
-	f.env.scratch = f.x.Head
-	f.env.Origins.Start(&f.x)
+	f.send()
 }
 
 // publish makes what was stored findable, before the flight ends: whoever comes
@@ -424,7 +421,7 @@ func (f *fetch) OriginFail(why origin.Failure) {
 		f.retried = true
 		f.x.Fresh = true
 		f.env.Stats.Inc(statRetried)
-		f.env.Origins.Start(&f.x)
+		f.send()
 		return
 	}
 	f.finish(failed, failureReason(why))
@@ -446,6 +443,8 @@ func failureReason(why origin.Failure) reason {
 		return reason{504, why.Err.Error()}
 	case why.Err == origin.ErrNoBuffers:
 		return reason{503, why.Err.Error()}
+	case why.Err == origin.ErrBody: // the client broke it off or framed it wrongly
+		return reason{400, why.Err.Error()}
 	}
 	return reason{502, why.Err.Error()}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/freshness"
 	"trafficd/roles/server/header"
@@ -30,7 +31,8 @@ func (t *Transaction) fetch(p plan) {
 		case cache.Lead:
 			f.collapsed = true
 			if t.filledMeanwhile() {
-				f.land()
+				// Others may be following already: they look again, too.
+				f.finish(again, reason{})
 				return
 			}
 		}
@@ -57,7 +59,6 @@ func (t *Transaction) filledMeanwhile() bool {
 // begin sends t's request to the origin.
 func (f *fetch) begin(t *Transaction) {
 	f.lead = t
-	f.started = f.loop.Wall()
 	f.stale, t.obj = t.obj, cache.Object{}
 	f.x.Handler = f
 	f.x.Origin = t.match.Origin
@@ -70,13 +71,24 @@ func (f *fetch) begin(t *Transaction) {
 	f.x.Expect = t.req.Expect100
 	f.x.Upgrade = t.mayUpgrade()
 	f.x.Once = !t.req.Method.Idempotent() || f.x.Body != nil
-	f.x.Head = t.appendRequest(f.env.scratch[:0], f)
-	f.env.scratch = f.x.Head
 	t.leading = true
 	f.mu.Lock()
 	f.joinLocked(t)
 	f.mu.Unlock()
 	t.on(evFetch)
+	f.send()
+}
+
+// send starts the exchange with the leader's request. The head is written anew
+// each time: it is kept only where the next request writes its own.
+func (f *fetch) send() {
+	f.started = f.loop.Wall()
+	f.x.Head = f.lead.appendRequest(f.env.scratch[:0], f)
+	f.env.scratch = f.x.Head
+	if len(f.x.Head) > buffer.Large {
+		f.finish(failed, reason{431, "the request's head is too large to be passed on"})
+		return
+	}
 	f.env.Origins.Start(&f.x)
 }
 
@@ -142,9 +154,10 @@ func (t *Transaction) withheld(f *http1.Field, store bool) bool {
 
 // mayUpgrade reports whether a wish to leave HTTP/1.1 is passed on. Not to
 // another version of HTTP or to TLS: requests inside such a tunnel would pass by
-// every rule that applies to requests.
+// every rule that applies to requests. Nor with content, whose end and the
+// beginning of the new protocol would be one stream.
 func (t *Transaction) mayUpgrade() bool {
-	if !t.req.Upgrade || t.req.Repeated(header.Upgrade) {
+	if !t.req.Upgrade || t.req.Repeated(header.Upgrade) || t.req.HasContent() {
 		return false
 	}
 	l := header.Members(t.req.Value(t.head, header.Upgrade))
@@ -155,20 +168,4 @@ func (t *Transaction) mayUpgrade() bool {
 		}
 	}
 	return true
-}
-
-// appendMaxForwards counts Max-Forwards down (RFC 9110 §7.6.2); only TRACE and
-// OPTIONS have it in that sense, others pass it on as it is.
-func (t *Transaction) appendMaxForwards(b []byte) []byte {
-	v := t.req.Value(t.head, header.MaxForwards)
-	if v == nil {
-		return b
-	}
-	n, ok := header.ParseUint(v)
-	if m := t.req.Method; ok && n > 0 && (m == http1.TRACE || m == http1.OPTIONS) {
-		b = append(b, "Max-Forwards: "...)
-		b = header.AppendUint(b, uint64(n-1))
-		return append(b, "\r\n"...)
-	}
-	return http1.AppendFieldID(b, header.MaxForwards, v)
 }

@@ -162,6 +162,10 @@ func (t *Transaction) look() {
 		t.fail(status, text)
 		return
 	}
+	if t.endsHere() {
+		t.describe()
+		return
+	}
 	t.path = t.req.Path.In(t.head)
 	if len(t.path) == 0 {
 		t.path = slash
@@ -182,10 +186,12 @@ func (t *Transaction) unacceptable() (status int, text string) {
 	switch {
 	case t.req.Method == http1.CONNECT:
 		return 405, "CONNECT is not allowed here"
-	case t.req.Form == http1.AsteriskForm:
-		return 404, "this request concerns no resource"
 	case t.req.HTTPS:
 		return 421, "https is not served here"
+	case t.req.Method == http1.TRACE && t.endsHere():
+		return 405, "TRACE is not answered here"
+	case t.req.Has(header.Via) && t.passes() >= maxPasses:
+		return 508, "this request has come through here too often"
 	}
 	return 0, ""
 }

@@ -61,8 +61,8 @@ type side struct {
 const turnReads = 16
 
 // Start joins two non-blocking connections; both descriptors are the tunnel's
-// from now on, also when it fails. toClient and toOrigin are sent first; each
-// must fit into a Large page.
+// from now on, also when it fails. toClient and toOrigin are sent first; a tunnel
+// of which one does not fit into a Large page is closed at once.
 func Start(o Options, client, origin int, toClient, toOrigin []byte) (*Tunnel, error) {
 	t := &Tunnel{o: o, client: side{fd: client}, origin: side{fd: origin}}
 	t.client.t, t.origin.t = t, t
@@ -99,7 +99,7 @@ func (s *side) preload(p []byte) bool {
 		return false
 	}
 	s.hi = copy(s.t.o.Arena.Bytes(s.page), p)
-	return true
+	return s.hi == len(p)
 }
 
 func (s *side) takePage() bool {

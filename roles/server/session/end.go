@@ -1,0 +1,155 @@
+package session
+
+import (
+	"time"
+
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/http1"
+	"trafficd/roles/server/sock"
+)
+
+// lingerTime is how long a connection that we have ended may take to be closed
+// by the client, so that our last reply is not lost to a reset (RFC 9112 §9.6).
+const lingerTime = 3 * time.Second
+
+// nextRequest ends the transaction and goes on to the next request.
+func (s *Session) nextRequest() {
+	w := s.work
+	s.host.Stats.Response(w.reply.Status)
+	asked := w.req.Close && w.bodyConsumed()
+	last := w.close || s.host.Draining || !w.bodyConsumed()
+	if w.pageLo < w.pageHi {
+		// The next request has come behind this one's body.
+		s.host.Arena.Put(s.in)
+		s.in, s.lo, s.hi = w.page, w.pageLo, w.pageHi
+		w.page = 0
+	}
+	s.endWork()
+	s.served++
+	if last {
+		s.shutdown(asked)
+		return
+	}
+	s.phase = phaseIdle
+	s.releaseIn()
+	if s.lo == s.hi {
+		s.limit.Set(s.host.Limits.Idle)
+	} else {
+		s.limit.Set(s.host.Limits.Header)
+	}
+}
+
+// endWork gives back what only a request in progress needs.
+func (s *Session) endWork() {
+	w := s.work
+	w.txn.End()
+	s.work = nil
+	s.host.Arena.Put(w.out)
+	s.host.Arena.Put(w.page)
+	s.host.putWork(w)
+}
+
+// shutdown ends the connection after its last reply. asked says that the client
+// wants that, too.
+func (s *Session) shutdown(asked bool) {
+	quiet := s.lo == s.hi && !s.readable
+	if s.lo == s.hi && s.eof || quiet && asked {
+		s.close()
+		return
+	}
+	// Bytes of the client that we have not read would turn our close into a
+	// reset, and the reset could overtake the reply (RFC 9112 §9.6).
+	sock.ShutdownWrite(s.fd)
+	s.phase = phaseLingering
+	s.limit.Set(lingerTime)
+	s.lo = s.hi
+	s.releaseIn()
+}
+
+// linger throws away what the client still sends until it closes, or the time
+// for that is over.
+func (s *Session) linger() {
+	if !s.readable {
+		return
+	}
+	if !s.makeRoom() {
+		s.close()
+		return
+	}
+	buf := s.host.Arena.Bytes(s.in)
+	for range maxTurn / buffer.Small {
+		n, errno := sock.Recv(s.fd, buf)
+		if errno == sock.Again {
+			s.readable = false
+			s.releaseIn()
+			return
+		}
+		if errno != 0 || n == 0 {
+			s.close()
+			return
+		}
+	}
+	s.anotherTurn()
+}
+
+// abort ends everything at once: the client is gone or cannot be served on.
+func (s *Session) abort() {
+	if s.tun != nil {
+		s.tun.Close() // and with it the session
+		return
+	}
+	if s.work != nil {
+		s.host.Stats.Aborted()
+		if s.work.untilClose && s.fd >= 0 {
+			// Only a reset tells this end from the end of the body.
+			sock.ResetOnClose(s.fd)
+		}
+	}
+	s.close()
+}
+
+// close closes the connection. No transaction is under way.
+func (s *Session) close() {
+	if s.phase == phaseClosed {
+		return
+	}
+	if s.work != nil {
+		s.endWork()
+	}
+	s.phase = phaseClosed
+	s.limit.Stop()
+	s.host.Arena.Put(s.in)
+	s.in = 0
+	s.host.sessions.remove(s)
+	if s.fd >= 0 {
+		if s.watch.Active() {
+			s.host.Loop.Forget(&s.watch)
+		}
+		sock.Close(s.fd)
+	}
+	s.host.putSession(s)
+	s.host.Closed()
+}
+
+// expired is called when a time limit passes.
+func (s *Session) expired() {
+	switch s.phase {
+	case phaseHead:
+		s.host.Stats.Timeout(HeaderTimeout)
+		s.refuse(&http1.Error{Status: 408, Reason: "the request took too long to arrive"})
+		s.run()
+	case phaseAnswering:
+		if s.work.reply != nil {
+			s.host.Stats.Timeout(WriteTimeout)
+			s.abort()
+			return
+		}
+		s.host.Stats.Timeout(BodyTimeout)
+		s.work.txn.End()
+		s.refuse(&http1.Error{Status: 408, Reason: "the request's body took too long to arrive"})
+		s.run()
+	default:
+		s.host.Stats.Timeout(IdleTimeout)
+		s.close()
+	}
+}

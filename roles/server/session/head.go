@@ -1,0 +1,187 @@
+package session
+
+import (
+	"errors"
+
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/http1"
+	"trafficd/roles/server/sock"
+)
+
+// receiveHead receives and, once a head is complete, begins its transaction.
+func (s *Session) receiveHead() bool {
+	if s.lo == s.hi {
+		if !s.readable {
+			return false
+		}
+		if !s.receive() {
+			return false
+		}
+	}
+	s.phase = phaseHead
+	buf := s.host.Arena.Bytes(s.in)
+	if s.scan == (http1.HeadScan{}) {
+		// Nearly every head comes in one piece: parse first, and look for its
+		// end only when that fails.
+		if !s.blanks {
+			s.lo += http1.SkipEmptyLines(buf[s.lo:s.hi])
+			if s.hi-s.lo == 1 && buf[s.lo] == '\r' {
+				return s.receiveMore() // half an empty line
+			}
+			s.blanks = true
+			if s.lo == s.hi {
+				s.phase = phaseIdle // no request yet
+				return true
+			}
+		}
+		if s.begin(buf[s.lo:s.hi]) {
+			return true
+		}
+	}
+	part := buf[s.lo:s.hi]
+	end, err := s.scan.Request(part, &s.host.Limits.Head)
+	if err == nil && end > 0 {
+		s.begin(part)
+		return true
+	}
+	if err != nil {
+		s.refuse(err)
+		return true
+	}
+	return s.receiveMore()
+}
+
+// receiveMore receives what a head lacks. It reports whether something came.
+func (s *Session) receiveMore() bool {
+	if s.eof {
+		s.close()
+		return false
+	}
+	return s.readable && s.receive()
+}
+
+// receive takes what the kernel has into the page. It reports whether a byte or
+// the end of the stream has come; without either the session waits, or is
+// closed.
+func (s *Session) receive() bool {
+	if !s.makeRoom() {
+		s.host.Stats.NoBuffers()
+		s.close()
+		return false
+	}
+	buf := s.host.Arena.Bytes(s.in)[s.hi:]
+	n, errno := sock.Recv(s.fd, buf)
+	switch {
+	case errno == sock.Again:
+		s.readable = false
+		s.releaseIn()
+		return false
+	case errno != 0:
+		s.close()
+		return false
+	case n == 0:
+		s.eof, s.readable = true, false
+		if s.phase == phaseIdle || s.lo == s.hi {
+			s.close()
+			return false
+		}
+		return true
+	}
+	if s.phase == phaseIdle {
+		s.limit.Set(s.host.Limits.Header)
+	}
+	// A short read has emptied the socket, unless its end is still in it; what
+	// comes later makes an event.
+	s.readable = n == len(buf) || s.hangup
+	s.hi += n
+	s.rx += uint64(n)
+	s.host.Stats.Received(n)
+	return true
+}
+
+// makeRoom sees to it that the page has room for more. Bytes are never moved
+// within a page, only to another one: what lies in a page stays where it is
+// said to be until the page is given back.
+func (s *Session) makeRoom() bool {
+	a := s.host.Arena
+	if s.in == 0 {
+		ref, ok := a.GetSmall()
+		if !ok {
+			return false
+		}
+		s.in, s.lo, s.hi = ref, 0, 0
+		return true
+	}
+	buf := a.Bytes(s.in)
+	if s.hi < len(buf) {
+		return true
+	}
+	ref, ok := a.Get(max(2*(s.hi-s.lo), buffer.Small))
+	if !ok {
+		if ref, ok = a.GetLarge(); !ok {
+			return false
+		}
+	}
+	n := copy(a.Bytes(ref), buf[s.lo:s.hi])
+	a.Put(s.in)
+	s.in, s.lo, s.hi = ref, 0, n
+	return n < len(a.Bytes(ref))
+}
+
+// releaseIn gives the page back if there is nothing in it.
+func (s *Session) releaseIn() {
+	if s.lo == s.hi && s.in != 0 {
+		s.host.Arena.Put(s.in)
+		s.in, s.lo, s.hi = 0, 0, 0
+	}
+}
+
+// begin starts the transaction of the request that b begins with. It reports
+// false when the head is not complete yet.
+func (s *Session) begin(b []byte) bool {
+	w := s.host.takeWork()
+	err := w.req.Parse(b, &s.host.Limits.Head)
+	if err == http1.ErrIncomplete {
+		s.host.putWork(w)
+		return false
+	}
+	s.work = w
+	s.scan, s.blanks = http1.HeadScan{}, false
+	if err != nil {
+		s.refuse(err)
+		return true
+	}
+	s.phase = phaseAnswering
+	s.limit.Clear()
+	s.lo += w.req.HeadLen
+	s.host.Stats.Request()
+	w.close = w.req.Close
+	switch {
+	case w.req.Chunked:
+		w.framing = chunkedBody
+	case w.req.ContentLength > 0:
+		w.framing, w.left = lengthBody, w.req.ContentLength
+	}
+	w.expect = w.req.Expect100
+	w.txn.Begin(s.host.Env, s, &w.req, b[:w.req.HeadLen])
+	return true
+}
+
+// refuse answers a request that cannot be understood and closes: where the next
+// request would begin is not known.
+func (s *Session) refuse(err error) {
+	if s.work == nil {
+		s.work = s.host.takeWork()
+	}
+	status, reason := 400, err.Error()
+	var fault *http1.Error
+	if errors.As(err, &fault) {
+		status = fault.Status
+	}
+	s.phase = phaseAnswering
+	s.limit.Clear()
+	s.host.Stats.Malformed()
+	s.work.framing = noBody
+	s.work.close = true
+	s.work.txn.Refuse(s.host.Env, s, status, reason)
+}

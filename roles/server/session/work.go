@@ -1,0 +1,70 @@
+package session
+
+import (
+	"golang.org/x/sys/unix"
+
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/http1"
+	"trafficd/roles/server/sock"
+	"trafficd/roles/server/transaction"
+)
+
+// work is the part of a session that an idle one does not need.
+type work struct {
+	req http1.Request
+	txn transaction.Transaction
+
+	// The request's body.
+	framing bodyFraming
+	left    int64
+	chunks  http1.Chunked
+	data    int        // decoded bytes that come next, not yet taken
+	page    buffer.Ref // what came after the page that the head is in
+	pageLo  int
+	pageHi  int
+	failed  bool // the body can never be completed
+	expect  bool // the client waits for 100 (Continue)
+
+	// The reply.
+	reply *transaction.Reply
+	close bool
+	cut   bool // what was sent ahead of the reply went out in part only
+	out   buffer.Ref
+	outLo int
+	outHi int
+	// The body's run that goes with out: [off, end) of the reply's body, then
+	// tail bytes of CRLF.
+	off        int64
+	end        int64 // of the run when chunked; of the body otherwise; -1 unknown
+	tail       int
+	chunked    bool
+	lastSent   bool // the last chunk is in out
+	untilClose bool // the end of the connection ends the body
+	iov        [sock.IOVMax]unix.Iovec
+}
+
+// bodyFraming says how the end of a request's body is known.
+type bodyFraming uint8
+
+const (
+	noBody bodyFraming = iota
+	lengthBody
+	chunkedBody
+	endedBody // it was, and its end has been consumed
+)
+
+func (w *work) reset() {
+	w.framing, w.left, w.chunks, w.data = noBody, 0, http1.Chunked{}, 0
+	w.page, w.pageLo, w.pageHi = 0, 0, 0
+	w.failed, w.expect = false, false
+	w.reply, w.close, w.cut = nil, false, false
+	w.out, w.outLo, w.outHi = 0, 0, 0
+	w.off, w.end, w.tail = 0, 0, 0
+	w.chunked, w.lastSent, w.untilClose = false, false, false
+}
+
+// bodyConsumed reports whether the request's body is behind us, so that the
+// next bytes are the next request.
+func (w *work) bodyConsumed() bool {
+	return w.framing == noBody || w.framing == endedBody
+}
