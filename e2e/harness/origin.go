@@ -66,11 +66,12 @@ type Exchange struct {
 // NewOrigin starts an origin on a free port; it ends with the story.
 func NewOrigin(t testing.TB, h Handler) *Origin {
 	t.Helper()
+	l := freeListener(t)
 	o := &Origin{
-		t: t, addr: FreeAddr(t), handler: h, closing: make(chan struct{}),
+		t: t, addr: l.Addr().String(), handler: h, closing: make(chan struct{}),
 		conns: map[net.Conn]bool{}, arrived: make(chan struct{}),
 	}
-	o.Up()
+	o.acceptOn(l)
 	t.Cleanup(o.end)
 	return o
 }
@@ -108,6 +109,10 @@ func (o *Origin) Up() {
 	if err != nil {
 		o.t.Fatal(err)
 	}
+	o.acceptOn(l)
+}
+
+func (o *Origin) acceptOn(l net.Listener) {
 	o.mu.Lock()
 	o.listener = l
 	o.mu.Unlock()

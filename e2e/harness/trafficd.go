@@ -225,6 +225,14 @@ var ports = struct {
 // that no client of a story can be sitting on it when an instance binds.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
+	l := freeListener(t)
+	l.Close()
+	return l.Addr().String()
+}
+
+// freeListener listens on such an address.
+func freeListener(t testing.TB) net.Listener {
+	t.Helper()
 	ports.Lock()
 	defer ports.Unlock()
 	for range 1000 {
@@ -234,13 +242,12 @@ func FreeAddr(t testing.TB) string {
 			continue
 		}
 		if l, err := net.Listen("tcp", addr); err == nil {
-			l.Close()
 			ports.given[port] = true
-			return addr
+			return l
 		}
 	}
 	t.Fatal("no free port in 1000 tries")
-	return ""
+	return nil
 }
 
 // WaitReady waits for an answer that a server gave: a 503 may come from the manager.

@@ -1,7 +1,13 @@
 package server
 
 import (
+	"time"
+
+	"trafficd/eventloop"
+	"trafficd/roles/internal/logging"
 	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/origin"
+	"trafficd/roles/server/remap"
 	"trafficd/roles/server/session"
 	"trafficd/roles/server/tunnel"
 )
@@ -40,17 +46,53 @@ func (c clientCounters) TunnelClosed(s tunnel.Summary) {
 	}
 }
 
-// originCounters counts what the origin pool of a loop does.
-type originCounters struct{ row *stats.Row }
+// originCounters counts what the origin pool of a loop does, and tells the log of
+// origins that fail. Owned by the loop.
+type originCounters struct {
+	row  *stats.Row
+	log  *logging.Log
+	loop *eventloop.Loop
 
-func (c originCounters) Opened() {
+	muted  int   // failures since the last one that was logged
+	unmute int64 // monotonic ns
+}
+
+// muteFor is how long failures are only counted after one has been logged: an
+// origin that is down fails many requests a second, all in the same way.
+const muteFor = int64(time.Second)
+
+func (c *originCounters) Opened() {
 	c.row.Inc(stats.OriginConnections)
 	c.row.Inc(stats.OriginConnectionsCurrent)
 }
 
-func (c originCounters) Reused()        { c.row.Inc(stats.OriginReused) }
-func (c originCounters) Closed()        { c.row.Dec(stats.OriginConnectionsCurrent) }
-func (c originCounters) Failed()        { c.row.Inc(stats.OriginFailures) }
-func (c originCounters) Malformed()     { c.row.Inc(stats.ParseErrorsOrigin) }
-func (c originCounters) Sent(n int)     { c.row.Add(stats.OriginBytesOut, uint64(n)) }
-func (c originCounters) Received(n int) { c.row.Add(stats.OriginBytesIn, uint64(n)) }
+func (c *originCounters) Reused()        { c.row.Inc(stats.OriginReused) }
+func (c *originCounters) Closed()        { c.row.Dec(stats.OriginConnectionsCurrent) }
+func (c *originCounters) Malformed()     { c.row.Inc(stats.ParseErrorsOrigin) }
+func (c *originCounters) Sent(n int)     { c.row.Add(stats.OriginBytesOut, uint64(n)) }
+func (c *originCounters) Received(n int) { c.row.Add(stats.OriginBytesIn, uint64(n)) }
+
+func (c *originCounters) Failed(o *remap.Origin, f origin.Failure) {
+	if f.Err == origin.ErrBody || f.Idle {
+		return // the client's fault, or about to be tried again
+	}
+	if f.Begun {
+		c.row.Inc(stats.OriginAborts)
+	} else {
+		c.row.Inc(stats.OriginFailures)
+	}
+	switch {
+	case !f.Timeout:
+	case !f.Connected:
+		c.row.Inc(stats.TimeoutOriginConnect)
+	case !f.Begun:
+		c.row.Inc(stats.TimeoutOriginResponse)
+	default:
+		c.row.Inc(stats.TimeoutOriginBody)
+	}
+	if c.muted++; c.loop.Now() < c.unmute {
+		return
+	}
+	c.log.Warn().Str("origin", o.Name).Err(f.Err).Int("failures", c.muted).Msg("origin failed")
+	c.muted, c.unmute = 0, c.loop.Now()+muteFor
+}

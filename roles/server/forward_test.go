@@ -179,3 +179,23 @@ func TestAPostIsNotSentTwice(t *testing.T) {
 		t.Errorf("got %q after %d retries", got, e.count(stats.OriginRetries))
 	}
 }
+
+// An error of our own says what happened, and no name or address of an origin.
+func TestErrorsTellNoInnards(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close() // refuses from now on
+	e := startEngine(t, 1, nil, "/refused=http://"+addr, "/silent="+rawOrigin(t, ""), "/nonsense="+rawOrigin(t, "HTTP/1.1 what\r\n\r\n"))
+	for path, want := range map[string]string{
+		"/refused":  "502 Bad Gateway: the origin refused the connection\n",
+		"/silent":   "502 Bad Gateway: the origin closed the connection without an answer\n",
+		"/nonsense": "502 Bad Gateway: the origin's response is malformed\n",
+	} {
+		if resp, body := e.get(e.client(), path); resp.StatusCode != 502 || body != want {
+			t.Errorf("%s: got %d %q, want %q", path, resp.StatusCode, body, want)
+		}
+	}
+}

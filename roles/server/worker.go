@@ -57,7 +57,7 @@ func (s *Server) newWorker(i int, loop *eventloop.Loop) (*worker, error) {
 		Arena:    arena,
 		Store:    s.store,
 		Flights:  s.flights,
-		Origins:  origin.NewPool(loop, arena, s.resolver, originCounters{w.row}),
+		Origins:  origin.NewPool(loop, arena, s.resolver, &originCounters{row: w.row, log: s.log, loop: loop}),
 		Stats:    w.row,
 		Settings: &s.settings,
 	}

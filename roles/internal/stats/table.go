@@ -102,7 +102,7 @@ func (d Desc) JSONName() string {
 var table = [numMetrics]Desc{
 	ClientConnections:        {Family: "client_connections_total", Help: "Client connections accepted."},
 	ClientConnectionsCurrent: {Family: "client_connections", Kind: Gauge, Help: "Client connections open now."},
-	ClientRejected:           {Family: "client_connections_rejected_total", Help: "Client connections closed at once because of limits.connections."},
+	ClientRejected:           {Family: "client_connections_rejected_total", Help: "Client connections or requests turned away for lack of descriptors or buffers."},
 	Requests:                 {Family: "requests_total", Help: "Requests begun, heartbeats not counted."},
 	Responses1xx:             {Family: "responses_total", Label: "class", Value: "1xx", Help: "Responses sent to clients, by class of status."},
 	Responses2xx:             {Family: "responses_total", Label: "class", Value: "2xx"},

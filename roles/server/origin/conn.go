@@ -109,8 +109,7 @@ func (c *Conn) notConnected(f Failure) {
 		c.pool.dial(x)
 		return
 	}
-	c.pool.stats.Failed()
-	x.fail(f)
+	c.pool.fail(x, f)
 }
 
 // begin sends the exchange's request. The connection is made and carries it.
@@ -644,10 +643,11 @@ func (c *Conn) silent() bool {
 // fail ends the exchange badly; the connection is closed.
 func (c *Conn) fail(f Failure) {
 	x := c.x
+	f.Begun = c.state == readingBody
 	c.x = nil
 	c.close()
 	if x != nil {
-		x.fail(f)
+		c.pool.fail(x, f)
 	}
 }
 

@@ -3,7 +3,9 @@ package origin
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"syscall"
 
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/remap"
@@ -78,8 +80,34 @@ type Failure struct {
 	Idle bool
 	// Connected: the request may have reached the origin.
 	Connected bool
+	// Begun: the response's head had come.
+	Begun bool
 	// BodyTaken: some of the request's body has been taken over.
 	BodyTaken bool
+}
+
+// Public is what a client may be told: no names, no addresses.
+func (f Failure) Public() string {
+	var dns *net.DNSError
+	var fault *http1.Error
+	switch {
+	case errors.Is(f.Err, ErrTimeout):
+		return ErrTimeout.Error()
+	case errors.Is(f.Err, syscall.ECONNREFUSED):
+		return "the origin refused the connection"
+	case errors.As(f.Err, &dns):
+		return "the origin's name could not be resolved"
+	case !f.Connected && !errors.Is(f.Err, ErrNoBuffers):
+		return "the origin could not be reached"
+	case errors.As(f.Err, &fault):
+		return "the origin's response is malformed"
+	}
+	for _, err := range []error{ErrTruncated, ErrBody, ErrNoBuffers, ErrNoAnswer, ErrNotUpgrade} {
+		if errors.Is(f.Err, err) {
+			return err.Error()
+		}
+	}
+	return "the connection to the origin broke"
 }
 
 // Failures that a transaction tells apart.

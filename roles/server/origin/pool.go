@@ -8,6 +8,7 @@ import (
 	"trafficd/eventloop"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/http1"
+	"trafficd/roles/server/remap"
 	"trafficd/roles/server/resolve"
 	"trafficd/roles/server/sock"
 )
@@ -49,7 +50,8 @@ type Stats interface {
 	Opened()
 	Reused()
 	Closed()
-	Failed()
+	// Failed reports an exchange without a complete response.
+	Failed(o *remap.Origin, f Failure)
 	Malformed()
 	Sent(bytes int)
 	Received(bytes int)
@@ -91,8 +93,7 @@ func (p *Pool) Start(x *Exchange) {
 		switch {
 		case !x.active || x.serial != serial:
 		case err != nil:
-			p.stats.Failed()
-			x.fail(Failure{Err: fmt.Errorf("resolve origin %s: %w", o.Name, err)})
+			p.fail(x, Failure{Err: fmt.Errorf("resolve origin %s: %w", o.Name, err)})
 		default:
 			x.addrs = addrs
 			p.dial(x)
@@ -111,8 +112,13 @@ func (p *Pool) dial(x *Exchange) {
 			return
 		}
 	}
-	p.stats.Failed()
-	x.fail(Failure{Err: connectError(x.Origin, err)})
+	p.fail(x, Failure{Err: connectError(x.Origin, err)})
+}
+
+// fail ends an exchange badly.
+func (p *Pool) fail(x *Exchange, f Failure) {
+	p.stats.Failed(x.Origin, f)
+	x.fail(f)
 }
 
 func (p *Pool) dialAddr(x *Exchange, addr netip.AddrPort) error {

@@ -31,13 +31,13 @@ type rig struct {
 	opened, closed, reused, failed, malformed int
 }
 
-func (r *rig) Opened()      { r.opened++ }
-func (r *rig) Reused()      { r.reused++ }
-func (r *rig) Closed()      { r.closed++ }
-func (r *rig) Failed()      { r.failed++ }
-func (r *rig) Malformed()   { r.malformed++ }
-func (r *rig) Sent(int)     {}
-func (r *rig) Received(int) {}
+func (r *rig) Opened()                       { r.opened++ }
+func (r *rig) Reused()                       { r.reused++ }
+func (r *rig) Closed()                       { r.closed++ }
+func (r *rig) Failed(*remap.Origin, Failure) { r.failed++ }
+func (r *rig) Malformed()                    { r.malformed++ }
+func (r *rig) Sent(int)                      {}
+func (r *rig) Received(int)                  {}
 
 // long is a limit that no test reaches.
 const long = time.Minute

@@ -440,13 +440,13 @@ func (f *fetch) mayRetry(why origin.Failure) bool {
 func failureReason(why origin.Failure) reason {
 	switch {
 	case why.Timeout:
-		return reason{504, why.Err.Error()}
+		return reason{504, why.Public()}
 	case why.Err == origin.ErrNoBuffers:
-		return reason{503, why.Err.Error()}
+		return reason{503, why.Public()}
 	case why.Err == origin.ErrBody: // the client broke it off or framed it wrongly
-		return reason{400, why.Err.Error()}
+		return reason{400, why.Public()}
 	}
-	return reason{502, why.Err.Error()}
+	return reason{502, why.Public()}
 }
 
 // OriginTunnel implements origin.Handler.
