@@ -12,8 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"trafficd/lockfile"
 	"trafficd/proc"
 	"trafficd/roles/internal/config"
@@ -93,7 +91,7 @@ func foreground(ctx context.Context, o Options) error {
 		return err
 	}
 	defer lock.Release()
-	log, err := openLog(root, cfg)
+	log, err := logging.ForRole("cop", root.LogFile(), cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
 		return err
 	}
@@ -196,38 +194,6 @@ func onDuty(root runroot.Root) (*lockfile.Lock, error) {
 	return lock, err
 }
 
-// openLog opens the log. A daemon's standard error is the run root's log file; then it
-// is opened by its path as well, so that it can be reopened.
-func openLog(root runroot.Root, cfg *config.Config) (*logging.Log, error) {
-	o := logging.Options{Role: "cop", Level: cfg.Log.Level, Format: cfg.Log.Format}
-	if sameFile(2, root.LogFile()) {
-		o.Path = root.LogFile()
-	}
-	return logging.New(o)
-}
-
-func sameFile(fd int, path string) bool {
-	var a, b unix.Stat_t
-	return unix.Fstat(fd, &a) == nil && unix.Stat(path, &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
-}
-
-// rotate reopens the log, for standard error too: it is where stacks go, and what the
-// children inherit.
-func rotate(log *logging.Log) error {
-	if err := log.Reopen(); err != nil {
-		return err
-	}
-	if log.FD() == 2 {
-		return nil
-	}
-	for _, fd := range []int{1, 2} {
-		if err := unix.Dup3(log.FD(), fd, 0); err != nil {
-			return fmt.Errorf("reopen descriptor %d: %w", fd, err)
-		}
-	}
-	return nil
-}
-
 // liveEnv is the real world, but for what watchOver adds.
 func liveEnv(flags config.Overrides, root runroot.Root, exe *proc.Executable, log *logging.Log) env {
 	lockPath := func(r supervise.Role) string {
@@ -277,7 +243,7 @@ func liveEnv(flags config.Overrides, root runroot.Root, exe *proc.Executable, lo
 				log.Warn().Err(err).Msg("log level unchanged")
 			}
 		},
-		rotate: func() error { return rotate(log) },
+		rotate: log.Rotate,
 	}
 }
 

@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"trafficd/lockfile"
 	"trafficd/proc"
 	"trafficd/roles/internal/config"
@@ -86,7 +84,7 @@ func live(ctx context.Context, o Options) error {
 		return err
 	}
 	defer lock.Release()
-	log, err := logging.New(logging.Options{Role: "manager", Path: logPath(root)})
+	log, err := logging.ForRole("manager", root.LogFile(), "", "")
 	if err != nil {
 		return err
 	}
@@ -125,18 +123,9 @@ func live(ctx context.Context, o Options) error {
 	return serve(ctx, m, root, server)
 }
 
-// logPath is the log's file if that is where standard error goes; so it can be reopened.
-func logPath(root runroot.Root) string {
-	var a, b unix.Stat_t
-	if unix.Fstat(2, &a) == nil && unix.Stat(root.LogFile(), &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino {
-		return root.LogFile()
-	}
-	return ""
-}
-
 // relog is the log as the configuration wants it.
 func relog(old *logging.Log, root runroot.Root, cfg *config.Config) (*logging.Log, error) {
-	log, err := logging.New(logging.Options{Role: "manager", Path: logPath(root), Level: cfg.Log.Level, Format: cfg.Log.Format})
+	log, err := logging.ForRole("manager", root.LogFile(), cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
 		return nil, err
 	}
@@ -419,7 +408,7 @@ func liveEnv(flags config.Overrides, root runroot.Root, exe *proc.Executable, lo
 				log.Warn().Err(err).Msg("log level unchanged")
 			}
 		},
-		rotate: func() error { return rotate(log) },
+		rotate: log.Rotate,
 		copHolder: func() (int, bool) {
 			owner, held, err := lockfile.Holder(root.CopLock())
 			if err != nil {
@@ -465,21 +454,4 @@ func adoptServer(root runroot.Root, exe *proc.Executable, pid int, startTime uin
 		Process: p, Role: supervise.Server,
 		Known: supervise.Identity{PID: pid, StartTime: p.Identity().StartTime},
 	}, nil
-}
-
-// rotate reopens the log, for standard error too: it is where stacks go, and what children
-// inherit.
-func rotate(log *logging.Log) error {
-	if err := log.Reopen(); err != nil {
-		return err
-	}
-	if log.FD() == 2 {
-		return nil
-	}
-	for _, fd := range []int{1, 2} {
-		if err := unix.Dup3(log.FD(), fd, 0); err != nil {
-			return fmt.Errorf("reopen descriptor %d: %w", fd, err)
-		}
-	}
-	return nil
 }

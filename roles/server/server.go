@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -27,7 +26,6 @@ import (
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
 	"trafficd/roles/server/cache"
-	"trafficd/roles/server/remap"
 	"trafficd/roles/server/resolve"
 	"trafficd/roles/server/transaction"
 )
@@ -108,6 +106,9 @@ func (s *Server) run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if s.log, err = logging.ForRole("server", s.root.LogFile(), cfg.Log.Level, cfg.Log.Format); err != nil {
+		return err
+	}
 	if err := s.build(cfg); err != nil {
 		return err
 	}
@@ -138,7 +139,7 @@ func (s *Server) inherit(o Options) (err error) {
 	if s.exe, err = proc.OpenSelf(); err != nil {
 		return err
 	}
-	if s.log, err = logging.New(logging.Options{Role: "server"}); err != nil {
+	if s.log, err = logging.ForRole("server", s.root.LogFile(), "", ""); err != nil {
 		return err
 	}
 	if s.heritage, err = heritage.FromEnv(); err != nil {
@@ -190,9 +191,6 @@ func (s *Server) attach(ctx context.Context) (*config.Config, error) {
 
 // build makes everything a request needs and starts the loops.
 func (s *Server) build(c *config.Config) error {
-	if err := s.log.SetLevel(c.Log.Level); err != nil {
-		return err
-	}
 	threads := c.Threads
 	if threads == 0 {
 		threads = runtime.NumCPU()
@@ -252,63 +250,6 @@ func (s *Server) openCache(c *config.Config) error {
 	}
 	s.store, err = cache.Open(mem, cache.Options{MaxObject: c.Cache.MaxObject(), Hold: true})
 	return err
-}
-
-// use makes a configuration the one that new requests begin with.
-func (s *Server) use(c *config.Config) error {
-	table, err := remap.New(rules(c))
-	if err != nil {
-		return exitcode.With(exitcode.Config, err)
-	}
-	s.settings.Store(&transaction.Settings{Remap: table, Via: c.Proxy.ViaName})
-	s.config.Store(c)
-	return nil
-}
-
-// rules are the remap rules of a configuration; without any there is the
-// built-in page.
-func rules(c *config.Config) []remap.Rule {
-	if len(c.Map) == 0 {
-		return []remap.Rule{{Prefix: "/", Origin: remap.Builtin}}
-	}
-	var rs []remap.Rule
-	for _, m := range c.Map {
-		rs = append(rs, remap.Rule{Prefix: m.Prefix, Origin: m.Origin})
-	}
-	return rs
-}
-
-// reload takes a new configuration over on all loops. Requests under way go on
-// with the old one.
-func (s *Server) reload(body json.RawMessage) error {
-	c, err := config.Decode(body)
-	if err != nil {
-		return err
-	}
-	if err := s.use(c); err != nil {
-		return err
-	}
-	if err := s.log.SetLevel(c.Log.Level); err != nil {
-		return err
-	}
-	s.each(func(w *worker) { w.configure(c) })
-	s.log.Info().Uint64("config", c.Generation).Msg("reload")
-	return nil
-}
-
-// connectionsPerLoop is a loop's share of what descriptors and configuration
-// allow. A proxied connection takes two descriptors, and some are for other use.
-func (s *Server) connectionsPerLoop(c *config.Config) int {
-	n := c.Limits.Connections
-	if n == 0 {
-		var lim unix.Rlimit
-		if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
-			lim.Cur = 1024
-		}
-		n = int(min(lim.Cur, 1<<20)) - 256
-		n = max(n-n/10, 64)
-	}
-	return max(n/len(s.workers), 1)
 }
 
 // each runs f for every worker on its loop and waits.
@@ -421,7 +362,7 @@ func (s *Server) await(ctx context.Context, signals <-chan os.Signal) {
 }
 
 func (s *Server) reopen() {
-	if err := s.log.Reopen(); err != nil {
+	if err := s.log.Rotate(); err != nil {
 		s.log.Error().Err(err).Msg("reopen log")
 	}
 }
@@ -436,84 +377,4 @@ func (s *Server) shutdown(fast bool) {
 	default:
 		close(s.stop)
 	}
-}
-
-// retire hands the listeners and the lock over to a successor; what is under
-// way is finished here. It returns when the successor may begin.
-func (s *Server) retire() error {
-	s.each((*worker).stopAccepting)
-	s.mu.Lock()
-	lock := s.lock
-	s.lock = nil
-	s.mu.Unlock()
-	if lock != nil {
-		if err := lock.Release(); err != nil {
-			return err
-		}
-	}
-	s.shutdown(false)
-	return nil
-}
-
-// end finishes what is under way, as long as it may take.
-func (s *Server) end() {
-	s.each((*worker).stopAccepting)
-	s.mu.Lock()
-	held := s.lock != nil
-	fast := s.fast
-	s.mu.Unlock()
-	if held {
-		s.enter(stats.Draining)
-	}
-	if !fast {
-		s.drainSessions()
-	}
-	s.each(func(w *worker) { w.host.CloseAll() })
-	if held {
-		s.role.Leave(os.Getpid())
-	}
-	if err := s.group.Close(); err != nil {
-		s.log.Error().Err(err).Msg("event loops")
-	}
-	s.link.close()
-	s.log.Info().Msg("server stopped")
-}
-
-// drainPoll is how often the end of a drain is looked for.
-const drainPoll = 10 * time.Millisecond
-
-// drainSessions waits until no session is left, or the time for it is over. The
-// idle ones are closed at once; the others end with their reply.
-func (s *Server) drainSessions() {
-	deadline := time.NewTimer(s.config.Load().Timeouts.Drain)
-	defer deadline.Stop()
-	poll := time.NewTicker(drainPoll)
-	defer poll.Stop()
-	s.each(func(w *worker) { w.host.Drain() })
-	for s.sessions() > 0 {
-		select {
-		case <-deadline.C:
-			s.log.Warn().Int("sessions", s.sessions()).Msg("drain deadline passed")
-			return
-		case <-poll.C:
-		}
-	}
-}
-
-func (s *Server) sessions() int {
-	var n atomic.Int64
-	s.each(func(w *worker) { n.Add(int64(w.host.Sessions())) })
-	return int(n.Load())
-}
-
-// drain makes every reply end its connection, or takes that back; the server
-// goes on accepting.
-func (s *Server) drain(undo bool) {
-	if undo {
-		s.each(func(w *worker) { w.host.Draining = false })
-		s.enter(stats.Ready)
-		return
-	}
-	s.each(func(w *worker) { w.host.Drain() })
-	s.enter(stats.Draining)
 }

@@ -1,0 +1,69 @@
+package server
+
+import (
+	"encoding/json"
+
+	"golang.org/x/sys/unix"
+
+	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/exitcode"
+	"trafficd/roles/server/remap"
+	"trafficd/roles/server/transaction"
+)
+
+// use makes a configuration the one that new requests begin with.
+func (s *Server) use(c *config.Config) error {
+	table, err := remap.New(rules(c))
+	if err != nil {
+		return exitcode.With(exitcode.Config, err)
+	}
+	s.settings.Store(&transaction.Settings{Remap: table, Via: c.Proxy.ViaName})
+	s.config.Store(c)
+	return nil
+}
+
+// rules are the remap rules of a configuration; without any there is the
+// built-in page.
+func rules(c *config.Config) []remap.Rule {
+	if len(c.Map) == 0 {
+		return []remap.Rule{{Prefix: "/", Origin: remap.Builtin}}
+	}
+	var rs []remap.Rule
+	for _, m := range c.Map {
+		rs = append(rs, remap.Rule{Prefix: m.Prefix, Origin: m.Origin})
+	}
+	return rs
+}
+
+// reload takes a new configuration over on all loops. Requests under way go on
+// with the old one.
+func (s *Server) reload(body json.RawMessage) error {
+	c, err := config.Decode(body)
+	if err != nil {
+		return err
+	}
+	if err := s.use(c); err != nil {
+		return err
+	}
+	if err := s.log.SetLevel(c.Log.Level); err != nil {
+		return err
+	}
+	s.each(func(w *worker) { w.configure(c) })
+	s.log.Info().Uint64("config", c.Generation).Msg("reload")
+	return nil
+}
+
+// connectionsPerLoop is a loop's share of what descriptors and configuration
+// allow. A proxied connection takes two descriptors, and some are for other use.
+func (s *Server) connectionsPerLoop(c *config.Config) int {
+	n := c.Limits.Connections
+	if n == 0 {
+		var lim unix.Rlimit
+		if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
+			lim.Cur = 1024
+		}
+		n = int(min(lim.Cur, 1<<20)) - 256
+		n = max(n-n/10, 64)
+	}
+	return max(n/len(s.workers), 1)
+}

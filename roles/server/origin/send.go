@@ -1,0 +1,128 @@
+package origin
+
+import (
+	"time"
+
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/http1"
+	"trafficd/roles/server/sock"
+)
+
+// begin sends the exchange's request. The connection is made and carries it.
+func (c *Conn) begin(head []byte) {
+	x := c.x
+	ref, ok := c.pool.arena.Get(len(head))
+	if !ok {
+		c.fail(Failure{Err: ErrNoBuffers})
+		return
+	}
+	c.state = readingHead
+	c.out, c.outLo, c.outHi = ref, 0, copy(c.pool.arena.Bytes(ref), head)
+	c.bodyDone, c.sendFailed = x.Body == nil, false
+	c.expecting = x.Expect && x.Body != nil
+	c.scan, c.got, c.eof, c.paused = http1.HeadScan{}, false, false, false
+	c.sink, c.framing, c.rest, c.interims = nil, http1.None, false, 0
+	c.await(c.pool.limits.Body)
+	c.flush()
+}
+
+// await limits the time to the origin's next move while its response has not
+// begun: to take a byte of the request, or to answer it.
+func (c *Conn) await(d time.Duration) {
+	if c.state == readingHead {
+		c.limit.Set(d)
+	}
+}
+
+// flush sends what is ready and then what the body has, until the socket takes
+// no more or the body has no more for now.
+func (c *Conn) flush() {
+	if c.state != readingHead && c.state != readingBody || c.sendFailed || c.x == nil || c.out == 0 {
+		return
+	}
+	buf := c.pool.arena.Bytes(c.out)
+	for {
+		for c.outLo < c.outHi {
+			n, errno := sock.Send(c.fd, buf[c.outLo:c.outHi])
+			if errno == sock.Again {
+				return
+			}
+			if errno != 0 {
+				// An origin that refuses a body may have answered before it
+				// closed; that answer is read, and only its absence is a failure.
+				c.sendFailed = true
+				return
+			}
+			c.outLo += n
+			c.pool.stats.Sent(n)
+			c.await(c.pool.limits.Body)
+		}
+		sent := c.outHi > 0
+		c.outLo, c.outHi = 0, 0
+		if c.bodyDone {
+			c.releaseOut()
+			c.await(c.pool.limits.Response)
+			return
+		}
+		if c.expecting {
+			if sent {
+				c.await(continueWait)
+			}
+			return
+		}
+		if !c.fillOut() {
+			return
+		}
+		buf = c.pool.arena.Bytes(c.out)
+	}
+}
+
+func (c *Conn) releaseOut() {
+	c.pool.arena.Put(c.out)
+	c.out = 0
+}
+
+// fillOut takes what the body has into the out buffer, framed. It reports
+// whether there is something to send.
+func (c *Conn) fillOut() bool {
+	if len(c.pool.arena.Bytes(c.out)) < buffer.Large {
+		ref, ok := c.pool.arena.GetLarge()
+		if !ok {
+			c.fail(Failure{Err: ErrNoBuffers, Connected: true})
+			return false
+		}
+		c.pool.arena.Put(c.out)
+		c.out = ref
+	}
+	const frame = 24 // room for a chunk's header, its end and the last chunk
+	buf := c.pool.arena.Bytes(c.out)
+	p, state := c.x.Body.Next()
+	if len(p) > 0 {
+		c.x.bodyTaken = true
+		n := min(len(p), len(buf)-frame)
+		dst := buf[:0]
+		if c.x.Chunked {
+			dst = http1.AppendChunkHeader(dst, int64(n))
+		}
+		dst = append(dst, p[:n]...)
+		if c.x.Chunked {
+			dst = append(dst, "\r\n"...)
+		}
+		c.outHi = len(dst)
+		c.x.Body.Advance(n)
+		return true
+	}
+	switch state {
+	case BodyWait:
+		c.await(0) // the client's limits apply
+		return false
+	case BodyFailed:
+		c.fail(Failure{Err: ErrBody, Connected: true})
+		return false
+	}
+	c.bodyDone = true
+	if c.x.Chunked {
+		c.outHi = copy(buf, http1.LastChunk)
+	}
+	return true
+}
