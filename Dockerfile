@@ -10,6 +10,8 @@ FROM scratch
 COPY --from=build /trafficd /trafficd
 COPY --from=build /empty/run /run
 VOLUME ["/run/trafficd"]
+# Inside a container loopback would be out of reach.
+ENV TRAFFICD_LISTEN=0.0.0.0:8080
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/trafficd","cop","--foreground"]
