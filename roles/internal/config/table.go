@@ -169,7 +169,7 @@ var table = []Setting{
 		Help:  "time a server that stops has to finish what it began",
 		field: func(c *Config) any { return &c.Timeouts.Drain }},
 
-	{Name: "origin.max_idle", Kind: Count, Unit: "connections", Default: "32", Min: 1, Max: 65536, Zero: "none is kept", Reloadable: true,
+	{Name: "origin.max_idle", Kind: Count, Unit: "connections", Default: "128", Min: 1, Max: 65536, Zero: "none is kept", Reloadable: true,
 		Help:  "unused connections kept per origin and event loop",
 		field: func(c *Config) any { return &c.Origin.MaxIdle }},
 	{Name: "proxy.via_name", Kind: Token, Default: "trafficd", Max: 64, Reloadable: true,
