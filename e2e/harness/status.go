@@ -7,11 +7,13 @@ import (
 	"testing"
 )
 
-// Status is what `trafficd ctl status --json` says.
+// Status is what `trafficd ctl status --json` says, as far as stories ask.
 type Status struct {
-	Cop, Manager, Server ProcessStatus
+	Cop     ProcessStatus `json:"cop"`
+	Manager ProcessStatus `json:"manager"`
+	Server  ProcessStatus `json:"server"`
 
-	Text string // the whole answer
+	Text string `json:"-"` // the whole answer
 }
 
 // ProcessStatus is one process in a Status.
@@ -20,49 +22,22 @@ type ProcessStatus struct {
 	PID        int    `json:"pid"`
 	Generation int    `json:"generation"`
 	Restarts   int    `json:"restarts"`
+	Retry      struct {
+		InSeconds float64 `json:"in_seconds"` // until the next one is started
+	} `json:"retry"`
 }
 
-// parseStatus finds the object of each role, under its name at the top or one level below, or in
-// a list by its field "role". Where exactly the answer has it is not the stories' concern.
 func parseStatus(text string) (Status, error) {
 	s := Status{Text: text}
-	var top map[string]json.RawMessage
-	if err := json.Unmarshal([]byte(text), &top); err != nil {
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		return s, fmt.Errorf("ctl status --json: %w in %q", err, text)
 	}
-	for role, into := range map[Role]*ProcessStatus{Cop: &s.Cop, Manager: &s.Manager, Server: &s.Server} {
-		if !findStatus(top, role, into) {
+	for _, role := range []Role{Cop, Manager, Server} {
+		if s.Of(role).State == "" {
 			return s, fmt.Errorf("ctl status --json says nothing of the %s: %s", role, text)
 		}
 	}
 	return s, nil
-}
-
-func findStatus(top map[string]json.RawMessage, role Role, into *ProcessStatus) bool {
-	if raw, ok := top[string(role)]; ok && json.Unmarshal(raw, into) == nil {
-		return true
-	}
-	for _, raw := range top {
-		var inner map[string]json.RawMessage
-		if json.Unmarshal(raw, &inner) == nil {
-			if r, ok := inner[string(role)]; ok && json.Unmarshal(r, into) == nil {
-				return true
-			}
-		}
-		var list []struct {
-			Role Role `json:"role"`
-			ProcessStatus
-		}
-		if json.Unmarshal(raw, &list) == nil {
-			for _, e := range list {
-				if e.Role == role {
-					*into = e.ProcessStatus
-					return true
-				}
-			}
-		}
-	}
-	return false
 }
 
 // Of is the part of one role.

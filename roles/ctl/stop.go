@@ -23,12 +23,17 @@ func stopCommand(s *session) *cobra.Command {
 	c.Flags().BoolVar(&now, "now", false, "without finishing what was begun")
 	c.RunE = s.run(func([]string) error {
 		err := s.client.Stop(s.ctx, control.Stop{Now: now})
-		if errors.Is(err, control.ErrNotRunning) {
-			err = s.signalCop(now)
-		}
-		if err != nil {
+		var refused *control.Error
+		switch {
+		case errors.Is(err, control.ErrNotRunning):
+			if err := s.signalCop(now); err != nil {
+				return err
+			}
+		case errors.As(err, &refused) || s.ctx.Err() != nil:
 			return err
 		}
+		// A connection that broke instead of bringing an answer is how the end of the
+		// manager may look.
 		return s.poll(func() bool { return len(s.alive()) == 0 })
 	})
 	return c

@@ -3,6 +3,7 @@ package manager
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -84,9 +85,16 @@ func await[T any](c *controller, r *http.Request, f func(chan<- T)) (T, error) {
 	case <-r.Context().Done():
 		return none, r.Context().Err()
 	case <-c.m.over:
-		return none, control.Errorf(http.StatusServiceUnavailable, exitcode.TryAgain, "the manager has ended")
+	}
+	select {
+	case a := <-answer: // its last word
+		return a, nil
+	default:
+		return none, errEnded
 	}
 }
+
+var errEnded = control.Errorf(http.StatusServiceUnavailable, exitcode.TryAgain, "the manager has ended")
 
 // heartbeat answers only if the loop turns.
 func (c *controller) heartbeat(w http.ResponseWriter, r *http.Request) error {
@@ -231,6 +239,9 @@ func (c *controller) stop(w http.ResponseWriter, r *http.Request) error {
 	refused, err := await(c, r, func(answer chan<- error) { c.m.stopInstance(b.Now, answer) })
 	if err == nil {
 		err = refused
+	}
+	if errors.Is(err, errEnded) {
+		err = nil // cop was faster to stop it than to answer
 	}
 	if err != nil {
 		return err
