@@ -165,7 +165,7 @@ func (f *fetch) orphaned() {
 	case p == open && writing && left >= 0 && left <= worthFinishing:
 	default:
 		f.x.Cancel()
-		f.finish(failed, reason{502, "the fetch was given up"})
+		f.finish(again, reason{}) // for whoever came at this very instant
 	}
 }
 
