@@ -44,6 +44,50 @@
 // Within one listener the order is exact; between listeners, to within one
 // round of Collect.
 //
+// # Custody
+//
+// The idea: the kernel is the journal. Sockets, what is queued in them and how
+// far they got survive a process as long as another holds the descriptors. What
+// the kernel does not remember fits into one slot of 128 bytes. Four parts, each
+// of use alone:
+//
+//	Keeper    shares the descriptor table of the server; sends what is in it to a
+//	          successor when the server dies. Custody receives
+//	Notice    the death of a thread, announced by the kernel (robust futex) before it
+//	          takes the memory apart, and proof that the thread does nothing any more
+//	Journal   shared memory: which byte a request began with, where it lies, what is
+//	          being answered. Each step of the protocol is one store (Slot)
+//	Progress  how far a TCP connection got, out of its socket; with the slot it
+//	          tells what to do (Classify)
+//
+//	server N                                     server N+1
+//	OpenJournal, Claim, Notice.Register          (the same, waiting)
+//	KeepFromChildren, StartKeeper, MarkKept
+//	serve ──▶ dies
+//	            keeper: closes the lock files,
+//	            waits for the last thread,
+//	            sends 253 a message, END ─────▶  WaitAllNotices, ReceiveCustody(Outstanding)
+//	                                             each: Slot by cookie, ReadProgress, Classify
+//	                                             MarkReceived
+//
+// Invariants: a successor has its own keeper before it receives the first
+// descriptor, so its death at any instruction loses nothing. A slot whose socket
+// never came is a lost connection, and a socket without a slot was accepted and not
+// read (serve it), or was being closed (close it). Nothing in the journal is a
+// pointer; what cannot be read is refused.
+//
+// What is lost: a server and its keeper killed at one instant take the
+// connections along. Urgent data is counted wrongly without SO_OOBINLINE. A
+// process that is stopped, not dead, still shares its sockets: kill it first.
+// A keeper whose server calls exec sends everything, as if it had died.
+//
+// Kernel: clone(2) with CLONE_FILES, get_robust_list(2), futex_waitv (5.16; without it,
+// threads), pidfd_open (5.3; without it, time limits), TCP_INFO with byte
+// counters (4.2). No privilege. amd64 and arm64.
+//
+// The steps are tested by death: the build tag killpoints compiles a place to die
+// between each two stores. Without it there is nothing there.
+//
 // # What is not kept
 //
 // A manager killed between accept and the end of Put, some microseconds, takes

@@ -1,0 +1,381 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Page sizes of the journal's pools, those of the server's buffers: a Small
+// page takes an ordinary request or response head, a Large one the longest.
+const (
+	SmallPage = 4 << 10
+	LargePage = 64 << 10
+)
+
+// Geometry is the shape of a journal. It is fixed for its life: a server that
+// wants another starts with a new journal and no connections.
+type Geometry struct {
+	Loops int // event loops: each owns a run of slots and a pool; 1 to MaxLoops
+	Slots int // connections of each loop
+	Small int // pages of SmallPage bytes of each loop
+	Large int // pages of LargePage bytes of each loop
+}
+
+// MaxLoops is the largest number of event loops of a journal.
+const MaxLoops = 32
+
+// maxPages is how many pages of one size a page number can tell apart.
+const maxPages = 1<<19 - 1
+
+// journalHeader is the first page. Everything behind it depends on the
+// geometry:
+//
+//	| header | notices | slots of loop 0, 1, … | pool of loop 0, 1, … |
+//	  4 KiB    4 KiB     128 bytes each          small pages, then large ones
+//
+// The first two pages are inherited by children (the keeper waits on the
+// notices), the rest can be kept out of them: see Journal.KeepFromChildren.
+type journalHeader struct {
+	// Immutable once format has published it; checksum is over these.
+	magic    uint64
+	version  uint32
+	loops    uint32
+	slots    uint32
+	small    uint32
+	large    uint32
+	_        uint32
+	checksum uint64
+
+	generation atomic.Uint64
+	seal       atomic.Uint64 // ^generation; one behind while it is being claimed
+	kept       [keptRing]keptRecord
+	high       [MaxLoops]atomic.Uint32 // slots ever used, by loop; never falls
+}
+
+// keptRecord says what is known of the custody of one generation.
+type keptRecord struct {
+	generation atomic.Uint64 // 0: none; stored last
+	pid        atomic.Uint64 // of the keeper
+	start      atomic.Uint64 // of the keeper, clock ticks since boot
+}
+
+const (
+	journalMagic   = 0x6c6e6a7166636174 // "tacfqjnl"
+	journalVersion = 1
+
+	// keptRing bounds how many generations can await their adoption: each but
+	// the last died while it adopted.
+	keptRing = 64
+
+	headerSize  = 4096
+	noticesSize = MaxLoops * NoticeSize
+	slotSize    = 128
+)
+
+var (
+	// ErrNotJournal reports memory that does not hold a journal this program
+	// can read: another version, another geometry, damaged. It is refused, not
+	// guessed at; connections described in it are lost.
+	ErrNotJournal = errors.New("not a journal of this version")
+	// ErrFenced reports that a newer generation has claimed the journal.
+	ErrFenced = errors.New("a newer generation has claimed the journal")
+	// ErrJournalFull reports that no slot is free: the connection cannot be
+	// served under custody.
+	ErrJournalFull = errors.New("no free slot in the journal")
+)
+
+// A Journal is the little that the kernel does not remember of the
+// connections of a server: which bytes of the stream the request began with,
+// where they lie, and what is being answered. It is shared memory, so it
+// outlives the server; the next reads it, asks the sockets how far they got
+// (Progress), and goes on (Classify).
+//
+// There is no log and no transaction: the state of a connection is one slot,
+// and each step of the protocol becomes true with one store of one word (see
+// Slot). A death between any two stores leaves what was before the step, or
+// what is after it.
+//
+// Nothing in it is a pointer. The owner of a slot or page is the loop in whose
+// run it lies; the header is written by whoever claims the journal. Free lists
+// are in process memory, and rebuilt from the slots at adoption.
+type Journal struct {
+	mem    []byte // owned; unmapped by Close
+	header *journalHeader
+	shape  Geometry
+	mine   uint64 // the generation claimed by this process, 0: none
+}
+
+// Size returns the number of bytes that a journal of this shape takes.
+func (g Geometry) Size() int {
+	return headerSize + noticesSize + g.Loops*(g.Slots*slotSize+g.poolSize())
+}
+
+func (g Geometry) poolSize() int { return g.Small*SmallPage + g.Large*LargePage }
+
+func (g Geometry) check() error {
+	if g.Loops < 1 || g.Loops > MaxLoops || g.Slots < 1 || g.Slots > 1<<24 ||
+		g.Small < 0 || g.Small > maxPages || g.Large < 0 || g.Large > maxPages || g.Small+g.Large == 0 {
+		return fmt.Errorf("geometry %+v", g)
+	}
+	return nil
+}
+
+// NewJournal makes an empty journal in shared memory and returns its memfd,
+// which is close-on-exec and the caller's. Pass it on to every process
+// concerned, and open it there.
+func NewJournal(g Geometry) (fd int, err error) {
+	if err := g.check(); err != nil {
+		return -1, fmt.Errorf("make journal: %w", err)
+	}
+	fd, err = unix.MemfdCreate("trafficd-journal", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return -1, fmt.Errorf("make journal: memfd_create: %w", err)
+	}
+	if err := formatJournal(fd, g); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("make journal: %w", err)
+	}
+	return fd, nil
+}
+
+func formatJournal(fd int, g Geometry) error {
+	if err := unix.Ftruncate(fd, int64(g.Size())); err != nil {
+		return fmt.Errorf("size: %w", err)
+	}
+	// A journal that somebody shortens would kill all that map it (SIGBUS).
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW); err != nil {
+		return fmt.Errorf("seal: %w", err)
+	}
+	mem, err := unix.Mmap(fd, 0, headerSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map: %w", err)
+	}
+	defer func() { _ = unix.Munmap(mem) }()
+	h := (*journalHeader)(unsafe.Pointer(unsafe.SliceData(mem)))
+	h.version, h.loops, h.slots, h.small, h.large = journalVersion, uint32(g.Loops), uint32(g.Slots), uint32(g.Small), uint32(g.Large)
+	h.magic = journalMagic
+	h.seal.Store(^uint64(0))
+	h.checksum = h.sum()
+	return nil
+}
+
+// sum is over what is immutable: the words of a living journal change by
+// single stores, and need none.
+func (h *journalHeader) sum() uint64 {
+	f := fnv.New64a()
+	f.Write(unsafe.Slice((*byte)(unsafe.Pointer(h)), unsafe.Offsetof(h.checksum)))
+	return f.Sum64()
+}
+
+// OpenJournal maps the journal in the memfd fd, which stays the caller's. What
+// it cannot read is ErrNotJournal. It may be opened by any number of
+// processes, to look; only one may Claim and write.
+func OpenJournal(fd int) (*Journal, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	if st.Size < headerSize+noticesSize || st.Size > 1<<40 {
+		return nil, fmt.Errorf("open journal: %w: %d bytes", ErrNotJournal, st.Size)
+	}
+	mem, err := unix.Mmap(fd, 0, int(st.Size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("open journal: map %d bytes: %w", st.Size, err)
+	}
+	j := &Journal{mem: mem, header: (*journalHeader)(unsafe.Pointer(unsafe.SliceData(mem)))}
+	if err := j.verify(); err != nil {
+		_ = unix.Munmap(mem)
+		return nil, fmt.Errorf("open journal: %w", err)
+	}
+	return j, nil
+}
+
+func (j *Journal) verify() error {
+	h := j.header
+	if h.magic != journalMagic || h.version != journalVersion {
+		return fmt.Errorf("%w: magic %#x, version %d", ErrNotJournal, h.magic, h.version)
+	}
+	if h.checksum != h.sum() {
+		return fmt.Errorf("%w: the header's checksum is wrong", ErrNotJournal)
+	}
+	j.shape = Geometry{Loops: int(h.loops), Slots: int(h.slots), Small: int(h.small), Large: int(h.large)}
+	if err := j.shape.check(); err != nil {
+		return fmt.Errorf("%w: %w", ErrNotJournal, err)
+	}
+	if j.shape.Size() != len(j.mem) {
+		return fmt.Errorf("%w: %d bytes for %+v", ErrNotJournal, len(j.mem), j.shape)
+	}
+	if g, seal := h.generation.Load(), h.seal.Load(); seal != ^g && seal != ^(g-1) {
+		return fmt.Errorf("%w: generation %d, sealed as %d", ErrNotJournal, g, ^seal)
+	}
+	for i := range j.shape.Loops {
+		if high := h.high[i].Load(); high > h.slots {
+			return fmt.Errorf("%w: loop %d has used %d slots of %d", ErrNotJournal, i, high, h.slots)
+		}
+	}
+	return nil
+}
+
+// Close unmaps the journal. Nothing of it may be in use, and no thread of this
+// process be registered with its Notices.
+func (j *Journal) Close() error {
+	mem := j.mem
+	j.mem, j.header = nil, nil
+	if err := unix.Munmap(mem); err != nil {
+		return fmt.Errorf("close journal: %w", err)
+	}
+	return nil
+}
+
+// Geometry returns the journal's shape.
+func (j *Journal) Geometry() Geometry { return j.shape }
+
+// KeepFromChildren keeps slots and pools out of processes that are forked from
+// now on (MADV_DONTFORK), the keeper above all: it makes the fork cheaper, and
+// the keeper does not hold the memory. The notices stay visible to it. Call it
+// before StartKeeper.
+func (j *Journal) KeepFromChildren() error {
+	if err := unix.Madvise(j.mem[headerSize+noticesSize:], unix.MADV_DONTFORK); err != nil {
+		return fmt.Errorf("keep journal from children: %w", err)
+	}
+	return nil
+}
+
+// Populate touches the slots that were ever used, and at least the first n of
+// each loop, before there is a client to wait for it: the first touch of a
+// slot area of 16 MB costs 3 to 11 ms.
+func (j *Journal) Populate(n int) error {
+	for loop := range j.shape.Loops {
+		used := max(int(j.header.high[loop].Load()), min(n, j.shape.Slots))
+		from := j.slotAt(loop, 0)
+		first := from &^ (headerSize - 1)
+		run := j.mem[first : from+used*slotSize]
+		if err := unix.Madvise(run, unix.MADV_POPULATE_WRITE); err != nil {
+			if errors.Is(err, unix.EINVAL) {
+				return nil // Linux before 5.14
+			}
+			return fmt.Errorf("populate journal: %w", err)
+		}
+	}
+	return nil
+}
+
+// Notice is where the death of this loop's thread is announced.
+func (j *Journal) Notice(loop int) *Notice {
+	at := headerSize + loop*NoticeSize
+	n, err := NoticeAt(j.mem[at : at+NoticeSize : at+NoticeSize])
+	if err != nil {
+		panic("queue: " + err.Error()) // aligned and long enough by construction
+	}
+	return n
+}
+
+// Notices are those of all loops, for a watcher or the keeper.
+func (j *Journal) Notices() []*Notice {
+	ns := make([]*Notice, j.shape.Loops)
+	for i := range ns {
+		ns[i] = j.Notice(i)
+	}
+	return ns
+}
+
+// Generation is the number of the last generation that claimed the journal, 0
+// if none did.
+func (j *Journal) Generation() uint64 { return j.header.generation.Load() }
+
+// Claim makes this process the one that writes, with the next generation
+// number. It is a fence for those who ask (Fenced), not a lock: before writing
+// to a connection, make sure that the threads of the generation before are
+// dead (WaitAllNotices), for one that is only stopped does not ask.
+func (j *Journal) Claim() (uint64, error) {
+	h := j.header
+	for {
+		was := h.generation.Load()
+		// Somebody died between the two stores, or is between them.
+		h.seal.CompareAndSwap(^(was - 1), ^was)
+		if was == ^uint64(0) {
+			return 0, fmt.Errorf("claim journal: %w: generation %d", ErrNotJournal, was)
+		}
+		if h.generation.CompareAndSwap(was, was+1) {
+			killpoint(stepClaim)
+			h.seal.CompareAndSwap(^was, ^(was + 1))
+			j.mine = was + 1
+			return j.mine, nil
+		}
+	}
+}
+
+// Fenced tells whether a newer generation has claimed the journal.
+func (j *Journal) Fenced() bool { return j.header.generation.Load() != j.mine }
+
+// MarkKept notes that a keeper of this generation exists: from now on its END
+// must be awaited. Call it right after StartKeeper, and before anything is
+// received: a death before it leaves a keeper that has nothing.
+func (j *Journal) MarkKept(k *Keeper) {
+	r := &j.header.kept[k.Generation()%keptRing]
+	r.generation.Store(0)
+	r.pid.Store(uint64(k.PID()))
+	r.start.Store(k.StartTime())
+	r.generation.Store(k.Generation())
+	killpoint(stepMarkKept)
+}
+
+// MarkReceived notes that what the generations before this one had is in this
+// process's table now, and so in its keeper's. The last step of receiving.
+func (j *Journal) MarkReceived() {
+	for i := range j.header.kept {
+		r := &j.header.kept[i]
+		if g := r.generation.Load(); g != 0 && g < j.mine {
+			r.generation.Store(0)
+			killpoint(stepMarkReceived)
+		}
+	}
+}
+
+// Outstanding lists the keepers of dead generations whose END has not been
+// received, oldest first: what CustodyOptions.Senders is to be. More than one
+// if a successor died while it adopted.
+func (j *Journal) Outstanding() []Sender {
+	var out []Sender
+	next := j.mine
+	if next == 0 {
+		next = j.Generation() + 1
+	}
+	for back := min(next-1, keptRing); back > 0; back-- {
+		g := next - back
+		r := &j.header.kept[g%keptRing]
+		if r.generation.Load() == g {
+			out = append(out, Sender{Generation: g, PID: int(r.pid.Load()), StartTime: r.start.Load()})
+		}
+	}
+	return out
+}
+
+func (j *Journal) slotAt(loop, index int) int {
+	return headerSize + noticesSize + (loop*j.shape.Slots+index)*slotSize
+}
+
+func (j *Journal) poolAt(loop int) int {
+	return j.slotAt(j.shape.Loops, 0) + loop*j.shape.poolSize()
+}
+
+// Slot returns a slot by its place.
+func (j *Journal) Slot(loop, index int) *Slot {
+	if loop < 0 || loop >= j.shape.Loops || index < 0 || index >= j.shape.Slots {
+		panic("queue: no such slot")
+	}
+	at := j.slotAt(loop, index)
+	return (*Slot)(unsafe.Pointer(&j.mem[at]))
+}
+
+// PoolMemory is the memory of one loop's pages: first the small ones, then the
+// large ones.
+func (j *Journal) PoolMemory(loop int) []byte {
+	at := j.poolAt(loop)
+	return j.mem[at : at+j.shape.poolSize() : at+j.shape.poolSize()]
+}
