@@ -60,7 +60,7 @@ func (h *heartbeats) HandleEvent(*eventloop.Watch, eventloop.Event) {
 			sock.Close(fd)
 			continue
 		}
-		p := &probe{heartbeats: h, server: h.server, fd: fd, loop: h.server.workers[0].loop}
+		p := &probe{heartbeats: h, fd: fd, loop: h.server.workers[0].loop}
 		p.limit.Init(p.loop, p)
 		if p.loop.Watch(&p.watch, fd, eventloop.Readable|eventloop.Hangup, p) != nil {
 			sock.Close(fd)
@@ -75,7 +75,6 @@ func (h *heartbeats) HandleEvent(*eventloop.Watch, eventloop.Event) {
 // travels.
 type probe struct {
 	heartbeats *heartbeats
-	server     *Server
 	loop       *eventloop.Loop
 	fd         int
 	watch      eventloop.Watch
@@ -110,11 +109,11 @@ func (p *probe) HandleEvent(*eventloop.Watch, eventloop.Event) {
 
 // visit sends the probe through loop i and all after it, and home.
 func (p *probe) visit(i int) {
-	if i >= len(p.server.workers) {
+	if i >= len(p.heartbeats.server.workers) {
 		p.loop.Post(p.answer)
 		return
 	}
-	w := p.server.workers[i]
+	w := p.heartbeats.server.workers[i]
 	w.loop.Post(func() { p.visit(i + 1) })
 }
 
@@ -122,7 +121,7 @@ func (p *probe) answer() {
 	if !p.watch.Active() {
 		return // given up meanwhile
 	}
-	p.server.workers[0].row.Inc(stats.Heartbeats)
+	p.heartbeats.server.workers[0].row.Inc(stats.Heartbeats)
 	p.reply(heartbeat.AppendResponse(nil, p.req.Method.String()))
 }
 

@@ -18,7 +18,6 @@ var (
 	ErrFenced     = errors.New("cache: another process has opened the store")
 	ErrIncomplete = errors.New("cache: body shorter than announced")
 	ErrSuperseded = errors.New("cache: object is no longer the stored one")
-	ErrNotFound   = errors.New("cache: no such object")
 )
 
 // Options of Open. The zero value is usable.

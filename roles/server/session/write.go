@@ -1,7 +1,6 @@
 package session
 
 import (
-	"trafficd/roles/server/header"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
 	"trafficd/roles/server/sock"
@@ -193,9 +192,7 @@ func (s *Session) render() bool {
 	b = append(b, r.Lines...)
 	b = append(b, r.Extra...)
 	if r.Age >= 0 {
-		b = append(b, "Age: "...)
-		b = header.AppendUint(b, uint64(r.Age))
-		b = append(b, "\r\n"...)
+		b = http1.AppendAge(b, r.Age)
 	}
 	if r.Local {
 		b = append(b, s.host.Env.DateLine()...)
@@ -227,9 +224,7 @@ func (s *Session) appendFraming(b []byte) []byte {
 	switch {
 	case r.Status == 204 || r.Status < 200:
 	case r.Length >= 0:
-		b = append(b, "Content-Length: "...)
-		b = header.AppendUint(b, uint64(r.Length))
-		b = append(b, "\r\n"...)
+		b = http1.AppendContentLength(b, r.Length)
 		w.end = r.Offset + r.Length
 	case r.Body == nil: // HEAD or 304, and no length is known
 	case w.req.Minor >= 1:
