@@ -382,7 +382,7 @@ func (c *Custody) handOut(fds []int, yield func(Kept) bool) (more bool) {
 			unix.Close(fd)
 			continue
 		}
-		killpoint(stepReceived)
+		Killpoint(stepReceived)
 		if !yield(k) {
 			CloseAll(fds[i+1:])
 			return false

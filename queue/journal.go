@@ -10,33 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Page sizes of the journal's pools, those of the server's buffers: a Small
-// page takes an ordinary request or response head, a Large one the longest.
-const (
-	SmallPage = 4 << 10
-	LargePage = 64 << 10
-)
-
 // Geometry is the shape of a journal. It is fixed for its life: a server that
 // wants another starts with a new journal and no connections.
 type Geometry struct {
 	Loops int // event loops: each owns a run of slots and a pool; 1 to MaxLoops
 	Slots int // connections of each loop
-	Small int // pages of SmallPage bytes of each loop
-	Large int // pages of LargePage bytes of each loop
+	Pool  int // bytes of each loop's pool, whole pages of the machine (4 KiB)
 }
 
 // MaxLoops is the largest number of event loops of a journal.
 const MaxLoops = 32
 
-// maxPages is how many pages of one size a page number can tell apart.
-const maxPages = 1<<19 - 1
-
 // journalHeader is the first page. Everything behind it depends on the
 // geometry:
 //
 //	| header | notices | slots of loop 0, 1, … | pool of loop 0, 1, … |
-//	  4 KiB    4 KiB     128 bytes each          small pages, then large ones
+//	  4 KiB    4 KiB     32 bytes each, to the    the user's: records and
+//	                     end of a page            what they name
 //
 // The first two pages are inherited by children (the keeper waits on the
 // notices), the rest can be kept out of them: see Journal.KeepFromChildren.
@@ -46,9 +36,8 @@ type journalHeader struct {
 	version  uint32
 	loops    uint32
 	slots    uint32
-	small    uint32
-	large    uint32
 	_        uint32
+	pool     uint64
 	checksum uint64
 
 	generation atomic.Uint64
@@ -66,7 +55,7 @@ type keptRecord struct {
 
 const (
 	journalMagic   = 0x6c6e6a7166636174 // "tacfqjnl"
-	journalVersion = 1
+	journalVersion = 2
 
 	// keptRing bounds how many generations can await their adoption: each but
 	// the last died while it adopted.
@@ -74,7 +63,7 @@ const (
 
 	headerSize  = 4096
 	noticesSize = MaxLoops * NoticeSize
-	slotSize    = 128
+	slotSize    = 32
 )
 
 var (
@@ -93,16 +82,16 @@ var (
 // connections of a server: which bytes of the stream the request began with,
 // where they lie, and what is being answered. It is shared memory, so it
 // outlives the server; the next reads it, asks the sockets how far they got
-// (Progress), and goes on (Classify).
+// (Progress), and goes on.
 //
-// There is no log and no transaction: the state of a connection is one slot,
-// and each step of the protocol becomes true with one store of one word (see
-// Slot). A death between any two stores leaves what was before the step, or
-// what is after it.
+// There is no log: what is to be known of a connection is one Slot, and one
+// Record while something is in progress on it. Each step becomes true with one
+// store of one word. A death between any two stores leaves what was before the
+// step, or what is after it.
 //
-// Nothing in it is a pointer. The owner of a slot or page is the loop in whose
-// run it lies; the header is written by whoever claims the journal. Free lists
-// are in process memory, and rebuilt from the slots at adoption.
+// Nothing in it is a pointer. The owner of a slot, and of a loop's pool, is the
+// loop; the header is written by whoever claims the journal. Free lists are in
+// process memory, and rebuilt from the slots at adoption.
 type Journal struct {
 	mem    []byte // owned; unmapped by Close
 	header *journalHeader
@@ -112,14 +101,17 @@ type Journal struct {
 
 // Size returns the number of bytes that a journal of this shape takes.
 func (g Geometry) Size() int {
-	return headerSize + noticesSize + g.Loops*(g.Slots*slotSize+g.poolSize())
+	return headerSize + noticesSize + g.slotsSize() + g.Loops*g.Pool
 }
 
-func (g Geometry) poolSize() int { return g.Small*SmallPage + g.Large*LargePage }
+// slotsSize is what the slots of all loops take, in whole pages.
+func (g Geometry) slotsSize() int { return (g.Loops*g.Slots*slotSize + pageSize - 1) &^ (pageSize - 1) }
+
+const pageSize = 4096
 
 func (g Geometry) check() error {
 	if g.Loops < 1 || g.Loops > MaxLoops || g.Slots < 1 || g.Slots > 1<<24 ||
-		g.Small < 0 || g.Small > maxPages || g.Large < 0 || g.Large > maxPages || g.Small+g.Large == 0 {
+		g.Pool < 0 || g.Pool > 1<<36 || g.Pool%pageSize != 0 {
 		return fmt.Errorf("geometry %+v", g)
 	}
 	return nil
@@ -157,7 +149,7 @@ func formatJournal(fd int, g Geometry) error {
 	}
 	defer func() { _ = unix.Munmap(mem) }()
 	h := (*journalHeader)(unsafe.Pointer(unsafe.SliceData(mem)))
-	h.version, h.loops, h.slots, h.small, h.large = journalVersion, uint32(g.Loops), uint32(g.Slots), uint32(g.Small), uint32(g.Large)
+	h.version, h.loops, h.slots, h.pool = journalVersion, uint32(g.Loops), uint32(g.Slots), uint64(g.Pool)
 	h.magic = journalMagic
 	h.seal.Store(^uint64(0))
 	h.checksum = h.sum()
@@ -203,7 +195,10 @@ func (j *Journal) verify() error {
 	if h.checksum != h.sum() {
 		return fmt.Errorf("%w: the header's checksum is wrong", ErrNotJournal)
 	}
-	j.shape = Geometry{Loops: int(h.loops), Slots: int(h.slots), Small: int(h.small), Large: int(h.large)}
+	if h.pool > 1<<36 {
+		return fmt.Errorf("%w: pools of %d bytes", ErrNotJournal, h.pool)
+	}
+	j.shape = Geometry{Loops: int(h.loops), Slots: int(h.slots), Pool: int(h.pool)}
 	if err := j.shape.check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotJournal, err)
 	}
@@ -302,7 +297,7 @@ func (j *Journal) Claim() (uint64, error) {
 			return 0, fmt.Errorf("claim journal: %w: generation %d", ErrNotJournal, was)
 		}
 		if h.generation.CompareAndSwap(was, was+1) {
-			killpoint(stepClaim)
+			Killpoint(stepClaim)
 			h.seal.CompareAndSwap(^was, ^(was + 1))
 			j.mine = was + 1
 			return j.mine, nil
@@ -322,7 +317,7 @@ func (j *Journal) MarkKept(k *Keeper) {
 	r.pid.Store(uint64(k.PID()))
 	r.start.Store(k.StartTime())
 	r.generation.Store(k.Generation())
-	killpoint(stepMarkKept)
+	Killpoint(stepMarkKept)
 }
 
 // MarkReceived notes that what the generations before this one had is in this
@@ -332,7 +327,7 @@ func (j *Journal) MarkReceived() {
 		r := &j.header.kept[i]
 		if g := r.generation.Load(); g != 0 && g < j.mine {
 			r.generation.Store(0)
-			killpoint(stepMarkReceived)
+			Killpoint(stepMarkReceived)
 		}
 	}
 }
@@ -361,7 +356,7 @@ func (j *Journal) slotAt(loop, index int) int {
 }
 
 func (j *Journal) poolAt(loop int) int {
-	return j.slotAt(j.shape.Loops, 0) + loop*j.shape.poolSize()
+	return headerSize + noticesSize + j.shape.slotsSize() + loop*j.shape.Pool
 }
 
 // Slot returns a slot by its place.
@@ -373,9 +368,9 @@ func (j *Journal) Slot(loop, index int) *Slot {
 	return (*Slot)(unsafe.Pointer(&j.mem[at]))
 }
 
-// PoolMemory is the memory of one loop's pages: first the small ones, then the
-// large ones.
-func (j *Journal) PoolMemory(loop int) []byte {
+// Pool is the memory of one loop for its Records and all that they name. What is
+// in it and where is the user's to say; it begins at a page of the machine.
+func (j *Journal) Pool(loop int) []byte {
 	at := j.poolAt(loop)
-	return j.mem[at : at+j.shape.poolSize() : at+j.shape.poolSize()]
+	return j.mem[at : at+j.shape.Pool : at+j.shape.Pool]
 }
