@@ -179,4 +179,6 @@ func addFlags(cmd *cobra.Command, o *config.Overrides) {
 	f.StringArrayVar(&o.Map, "map", nil, "send requests below a prefix to an origin, as `PREFIX=ORIGIN`; repeatable")
 	f.StringVar(&o.Autoconf, "autoconf", "", "serve proxy.pac and metrics on `ADDR`, or off (default 127.0.0.1:8083)")
 	f.StringVar(&o.Threads, "threads", "", "run `N` event loops (default: one for each CPU)")
+	f.StringVar(&o.Custody, "custody", "", "keep connections through the death of a server, `true` or false (default true)")
+	f.Lookup("custody").NoOptDefVal = "true"
 }

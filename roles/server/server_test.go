@@ -46,7 +46,8 @@ func startEngine(t *testing.T, threads int, tune func(*config.Config), rules ...
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{log: log, heritage: heritage.New(), region: stats.New(), generation: 1, stop: make(chan struct{})}
+	s := newServer(1)
+	s.log, s.heritage, s.region = log, heritage.New(), stats.New()
 	s.bank = s.region.Bank(1)
 	s.bank.Begin(1, threads)
 	mem, err := unix.Mmap(-1, 0, 64<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)

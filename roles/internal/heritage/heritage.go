@@ -21,6 +21,10 @@ const (
 	Cache    = "cache"     // memfd: the cache
 	QueueIn  = "queue.in"  // sending end of the manager's connection FIFO
 	QueueOut = "queue.out" // receiving end of it
+
+	Journal    = "journal"     // memfd: the journal of the connections (package queue)
+	CustodyIn  = "custody.in"  // keepers send descriptors into it
+	CustodyOut = "custody.out" // a successor receives them from it
 )
 
 // ListenerPrefix begins the name of every listening socket; the canonical

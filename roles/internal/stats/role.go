@@ -29,10 +29,11 @@ const (
 	Starting
 	Ready
 	Draining
+	Standby // ready to take over from another process of its role; never in that one's record
 	numStates
 )
 
-var stateNames = [...]string{"stopped", "starting", "ready", "draining"}
+var stateNames = [...]string{"stopped", "starting", "ready", "draining", "standby"}
 
 // String is the state's name; memory is shared, so any number may be found there.
 func (s State) String() string {

@@ -21,9 +21,10 @@ var ErrUnidentified = errors.New("lock holder cannot be identified")
 // Peer is a process together with who it was when it was met.
 type Peer struct {
 	*proc.Process
-	Role  Role
-	Known Identity
-	Child bool // started here: its exit status will be known
+	Role    Role
+	Known   Identity
+	Child   bool // started here: its exit status will be known
+	Vouched bool // see Target.Vouched
 }
 
 // Child makes a Peer of a process that was just started here from exe.
@@ -105,7 +106,7 @@ func identifyHolder(p *proc.Process, path string, owner lockfile.Owner, self *pr
 
 // Target is the peer as the gate wants it.
 func (p *Peer) Target() Target {
-	return Target{Role: p.Role, Known: p.Known, Child: p.Child, Terminate: p.terminate}
+	return Target{Role: p.Role, Known: p.Known, Child: p.Child, Vouched: p.Vouched, Terminate: p.terminate}
 }
 
 func (p *Peer) terminate(ctx context.Context, e Escalation) error {
