@@ -45,7 +45,7 @@ type Server struct {
 	heritage   *heritage.Set
 	link       *manager
 
-	custody  *custody // nil: what this server has dies with it
+	custody  *keeping // nil: what this server has dies with it
 	region   *stats.Region
 	bank     stats.Bank
 	role     *stats.Role
@@ -54,6 +54,7 @@ type Server struct {
 	resolver *resolve.Resolver
 	fifo     *queue.FIFO // nil: there is none
 
+	threads int
 	group   *eventloop.Group
 	workers []*worker
 
@@ -223,18 +224,17 @@ func (s *Server) attach(ctx context.Context) (*config.Config, error) {
 
 // build makes everything a request needs and starts the loops.
 func (s *Server) build(c *config.Config) error {
-	threads := c.Threads
-	if threads == 0 {
-		threads = runtime.NumCPU()
+	if s.threads = c.Threads; s.threads == 0 {
+		s.threads = runtime.NumCPU()
 	}
-	threads = min(threads, stats.MaxLoops)
-	tuneRuntime(threads)
+	s.threads = min(s.threads, stats.MaxLoops)
+	tuneRuntime(s.threads)
 	if err := s.openCache(c); err != nil {
 		return err
 	}
 	s.flights = transaction.NewFlights()
 	s.resolver = resolve.New(addressTTL, resolve.System)
-	group, err := eventloop.NewGroup(threads, func(i int) eventloop.Options {
+	group, err := eventloop.NewGroup(s.threads, func(i int) eventloop.Options {
 		return eventloop.Options{Name: fmt.Sprintf("net/%d", i), Cell: s.bank.Cell(i)}
 	})
 	if err != nil {
@@ -286,7 +286,10 @@ func (s *Server) openCache(c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("map the cache of %d bytes: %w", st.Size, err)
 	}
-	s.store, err = cache.Open(mem, cache.Options{MaxObject: c.Cache.MaxObject(), Hold: true})
+	if err := keepFromKeeper(mem); err != nil {
+		return fmt.Errorf("keep the cache from the keeper: %w", err)
+	}
+	s.store, err = cache.Open(mem, cache.Options{MaxObject: c.Cache.MaxObject(), Hold: true, Standby: true})
 	return err
 }
 
@@ -318,7 +321,10 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	s.mu.Lock()
 	s.lock = lock
 	s.mu.Unlock()
-	s.succeed(int(s.role.PID.Load()), s.role.StartTime.Load())
+	if s.store != nil {
+		s.store.Claim()
+	}
+	pid, start := int(s.role.PID.Load()), s.role.StartTime.Load()
 	self := proc.Self()
 	s.role.Enter(self.PID, self.StartTime, s.generation)
 	if s.custody != nil {
@@ -327,6 +333,7 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 			return fmt.Errorf("take over: %w", err)
 		}
 	}
+	s.succeed(pid, start)
 	if err := s.listenHeartbeats(); err != nil {
 		return err
 	}

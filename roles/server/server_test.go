@@ -22,6 +22,7 @@ import (
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/logging"
 	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
 )
 
@@ -90,8 +91,8 @@ func startEngine(t *testing.T, threads int, tune func(*config.Config), rules ...
 func (e *engine) expectNoPages() {
 	e.each(func(w *worker) {
 		w.env.Origins.CloseIdle()
-		if small, large := w.env.Arena.InUse(); small != 0 || large != 0 {
-			e.t.Errorf("%d small and %d large pages are still in use", small, large)
+		if used := w.env.Arena.InUse(); used != (buffer.Shape{}) {
+			e.t.Errorf("pages are still in use: %+v", used)
 		}
 	})
 }
