@@ -28,7 +28,7 @@ var certain = [conditions]string{
 
 // steps are all places to die, and the times to do so in a life.
 func steps(visit func(s Step, n int)) {
-	for s := stepClaim; s < userSteps; s++ {
+	for s := stepClaim; s <= stepNext; s++ {
 		switch {
 		case s == stepClaim, s == stepMarkKept, s == stepMarkReceived:
 			visit(s, 1) // is passed once

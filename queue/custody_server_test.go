@@ -90,9 +90,7 @@ const (
 	stepTold     // commit: the answer
 	stepSentSome // and there is more
 	stepSentAll
-	stepNext // commit: the request that was pipelined
-
-	userSteps
+	stepNext // commit: the request that was pipelined; the last
 )
 
 // tally is shared with the test: what the servers found.
