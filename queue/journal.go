@@ -1,9 +1,11 @@
 package queue
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -42,7 +44,7 @@ type journalHeader struct {
 
 	generation atomic.Uint64
 	seal       atomic.Uint64 // ^generation; one behind while it is being claimed
-	kept       [keptRing]keptRecord
+	kept       [keptPlaces]keptRecord
 	high       [MaxLoops]atomic.Uint32 // slots ever used, by loop; never falls
 }
 
@@ -57,9 +59,9 @@ const (
 	journalMagic   = 0x6c6e6a7166636174 // "tacfqjnl"
 	journalVersion = 2
 
-	// keptRing bounds how many generations can await their adoption: each but
-	// the last died while it adopted.
-	keptRing = 64
+	// keptPlaces bounds how many keepers can be awaited by name: all but the
+	// last of a dead server that died while it adopted. See keptPlace.
+	keptPlaces = 64
 
 	headerSize  = 4096
 	noticesSize = MaxLoops * NoticeSize
@@ -310,14 +312,48 @@ func (j *Journal) Fenced() bool { return j.header.generation.Load() != j.mine }
 
 // MarkKept notes that a keeper of this generation exists: from now on its END
 // must be awaited. Call it right after StartKeeper, and before anything is
-// received: a death before it leaves a keeper that has nothing.
+// received: a death before it leaves a keeper that has nothing. One that is
+// started in place of another takes its place here as well.
 func (j *Journal) MarkKept(k *Keeper) {
-	r := &j.header.kept[k.Generation()%keptRing]
+	r := j.keptPlace()
 	r.generation.Store(0)
 	r.pid.Store(uint64(k.PID()))
 	r.start.Store(k.StartTime())
 	r.generation.Store(k.Generation())
 	Killpoint(stepMarkKept)
+	for i := range j.header.kept {
+		if old := &j.header.kept[i]; old != r && old.generation.Load() == k.Generation() {
+			old.generation.Store(0)
+		}
+	}
+}
+
+// keptPlace finds room for one keeper more. There is some, unless as many
+// generations as there are places died one behind the other, each while it
+// adopted. Then a keeper that is over gives up its place: all that it sent is in
+// the socket, and Custody empties that. If they all live, the youngest does: it
+// has received least, and the first has everything.
+func (j *Journal) keptPlace() *keptRecord {
+	var youngest *keptRecord
+	for i := range j.header.kept {
+		r := &j.header.kept[i]
+		if r.generation.Load() == 0 {
+			return r
+		}
+		if youngest == nil || r.generation.Load() > youngest.generation.Load() {
+			youngest = r
+		}
+	}
+	for i := range j.header.kept {
+		if r := &j.header.kept[i]; r.sender().over() {
+			return r
+		}
+	}
+	return youngest
+}
+
+func (r *keptRecord) sender() Sender {
+	return Sender{Generation: r.generation.Load(), PID: int(r.pid.Load()), StartTime: r.start.Load()}
 }
 
 // MarkReceived notes that what the generations before this one had is in this
@@ -334,20 +370,17 @@ func (j *Journal) MarkReceived() {
 
 // Outstanding lists the keepers of dead generations whose END has not been
 // received, oldest first: what CustodyOptions.Senders is to be. More than one
-// if a successor died while it adopted.
+// if a successor died while it adopted. To one that has not claimed the journal,
+// that of the generation that serves is among them.
 func (j *Journal) Outstanding() []Sender {
 	var out []Sender
-	next := j.mine
-	if next == 0 {
-		next = j.Generation() + 1
-	}
-	for back := min(next-1, keptRing); back > 0; back-- {
-		g := next - back
-		r := &j.header.kept[g%keptRing]
-		if r.generation.Load() == g {
-			out = append(out, Sender{Generation: g, PID: int(r.pid.Load()), StartTime: r.start.Load()})
+	for i := range j.header.kept {
+		s := j.header.kept[i].sender()
+		if s.Generation != 0 && (j.mine == 0 || s.Generation < j.mine) {
+			out = append(out, s)
 		}
 	}
+	slices.SortStableFunc(out, func(a, b Sender) int { return cmp.Compare(a.Generation, b.Generation) })
 	return out
 }
 

@@ -525,6 +525,27 @@ func TestReceiverThatTakesOverFromADeadOne(t *testing.T) {
 	}
 }
 
+// TestMessagesBehindTheLastEnd: of a keeper that is over, and that nobody named
+// because there were too many.
+func TestMessagesBehindTheLastEnd(t *testing.T) {
+	in, out := socketpair(t, unix.SOCK_SEQPACKET)
+	end := custodyMessage{magic: custodyMagic, op: custodyEnd, generation: 2}
+	if _, err := in.Write(unsafe.Slice((*byte)(unsafe.Pointer(&end)), custodyHeaderLen)); err != nil {
+		t.Fatal(err)
+	}
+	p := startKeptInto(t, in, out, 1, 300)
+	p.kill()
+	eventually(t, "end of the keeper", p.keeper.over)
+	got, c := receiveAll(t, out, CustodyOptions{Senders: []Sender{{Generation: 2}}})
+	if c.Err() != nil || len(got) != 302 || !c.Ended(1) || !c.Ended(2) {
+		t.Errorf("%d descriptors, want 302; %v", len(got), c.Err())
+	}
+	_, c = receiveAll(t, out, CustodyOptions{Timeout: 10 * time.Millisecond})
+	if !errors.Is(c.Err(), os.ErrDeadlineExceeded) {
+		t.Errorf("something was left in the socket: %v", c.Err())
+	}
+}
+
 func TestNobodySends(t *testing.T) {
 	_, out := socketpair(t, unix.SOCK_SEQPACKET)
 	_, c := receiveAll(t, out, CustodyOptions{Timeout: 10 * time.Millisecond})
