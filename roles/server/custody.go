@@ -38,7 +38,7 @@ func (s *Server) openCustody(*config.Config) error {
 // await returns when the loop threads of the server that serves now are dead.
 func (c *custody) await(ctx context.Context) error {
 	for ctx.Err() == nil {
-		err := queue.WaitAllNotices(c.journal.Notices(), queue.WatcherStandby, time.Second)
+		err := queue.WaitAllNotices(c.journal.Notices(), queue.WatcherStandby, 50*time.Millisecond)
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
