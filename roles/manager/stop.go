@@ -70,6 +70,11 @@ func (m *manager) proceed() {
 		m.done = true
 		return
 	}
+	// A standby would take the end of the server for a death.
+	if n := m.next; n != nil && !n.stood.IsZero() && !n.told {
+		m.dismiss(n)
+		return
+	}
 	for _, u := range m.units() {
 		m.dismiss(u)
 	}
@@ -86,10 +91,10 @@ func (m *manager) dismiss(u *unit) {
 		return
 	}
 	now := m.env.now()
-	u.asked = true
+	u.asked, u.reason = true, "stop"
 	u.enter(supervise.Stop, now)
 	grace := max(m.cfg.Supervision.StopGrace, time.Millisecond)
-	fast := m.phase == stopping || u == m.next
+	fast := m.phase == stopping || u == m.next && !u.told
 	if !fast {
 		grace += m.cfg.Timeouts.Drain
 	}

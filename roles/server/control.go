@@ -82,6 +82,10 @@ func (s *Server) operations() *link.Mux {
 		return link.Reply{}, nil
 	})
 	handle("yield", func(*link.Message) (link.Reply, error) { return link.Reply{}, s.yield() })
+	handle("ping", func(*link.Message) (link.Reply, error) {
+		s.each(func(*worker) {}) // a loop that does not turn lets the caller wait
+		return link.Reply{}, nil
+	})
 	handle("cause", func(m *link.Message) (link.Reply, error) {
 		var body causeBody
 		if err := m.Decode(&body); err != nil {

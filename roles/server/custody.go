@@ -32,16 +32,18 @@ type keeping struct {
 	ended  bool          // release or park was called
 }
 
-// pages is the shape of each loop's arena, in custody or not. They cost address space until they are
-// used.
-var pages = buffer.Shape{Records: 2 * slots, Smalls: 64 << 10, Larges: 8 << 10}
+// pages is the shape of each loop's arena without custody. Pages cost address space until
+// they are used.
+var pages = buffer.Shape{Smalls: 64 << 10, Larges: 8 << 10}
 
-// slots is how many connections of each loop can be in custody, those to origins included.
-const slots = 64 << 10
-
-// JournalGeometry is the shape of the journal that a server with so many loops needs.
-func JournalGeometry(loops int) queue.Geometry {
-	return queue.Geometry{Loops: loops, Slots: slots, Pool: pages.Size()}
+// shape is that of each loop's arena in custody: two records for each slot, since a fetch has one as
+// well, and of the rest of the pool a third in small pages.
+func shape(g queue.Geometry) buffer.Shape {
+	s := buffer.Shape{Records: 2 * g.Slots}
+	rest := max(g.Pool-s.Size(), 0)
+	s.Smalls = rest / 3 / buffer.Small
+	s.Larges = (rest - s.Smalls*buffer.Small) / buffer.Large
+	return s
 }
 
 // openCustody maps the journal of the heritage. Without one, or when something is missing, s.custody stays
@@ -71,8 +73,8 @@ func (s *Server) newKeeping() (*keeping, error) {
 	if err != nil {
 		return nil, err
 	}
-	if want := JournalGeometry(s.threads); j.Geometry() != want {
-		return nil, fmt.Errorf("the journal is for %+v, this server needs %+v", j.Geometry(), want)
+	if g := j.Geometry(); g.Loops != s.threads || shape(g).Larges == 0 {
+		return nil, fmt.Errorf("the journal is for %+v, this server has %d loops", g, s.threads)
 	}
 	if err := j.KeepFromChildren(); err != nil {
 		return nil, err
@@ -99,14 +101,14 @@ func (s *Server) arena(i int) (*buffer.Arena, error) {
 	if s.custody == nil {
 		return buffer.New(pages)
 	}
-	return buffer.Over(s.custody.journal.Pool(i), pages), nil
+	return buffer.Over(s.custody.journal.Pool(i), shape(s.custody.journal.Geometry())), nil
 }
 
 // await returns when the loop threads of the server that serves now are dead; at once if none
 // lives.
 func (k *keeping) await(ctx context.Context) error {
 	for ctx.Err() == nil {
-		err := queue.WaitAllNotices(k.journal.Notices(), queue.WatcherStandby, time.Second)
+		err := queue.WaitAllNotices(k.journal.Notices(), queue.WatcherStandby, 50*time.Millisecond)
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}

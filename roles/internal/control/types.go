@@ -128,6 +128,9 @@ type Restart struct {
 type Restarted struct {
 	PID        int    `json:"pid"`        // of the server that is ready, or of the manager that goes
 	Generation uint64 `json:"generation"` // likewise
+
+	OldPID        int    `json:"old_pid,omitempty"` // of the server that is gone for it; 0: it finishes what it began
+	OldGeneration uint64 `json:"old_generation,omitempty"`
 }
 
 // Drain asks the server to take leave of its clients, or to take that back.

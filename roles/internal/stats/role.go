@@ -61,7 +61,9 @@ type Role struct {
 	ProbeFailures  atomic.Uint64 // failed heartbeats
 	Probes         atomic.Uint64 // heartbeats in all
 
-	_ [roleWords - 12]uint64
+	Condemned atomic.Uint64 // pid that a gate has killed last for its health
+
+	_ [roleWords - 13]uint64
 }
 
 // Role is the record of one role.

@@ -30,7 +30,7 @@ type Peer struct {
 // Child makes a Peer of a process that was just started here from exe.
 func Child(r Role, p *proc.Process, exe *proc.Executable) *Peer {
 	return &Peer{Process: p, Role: r, Child: true, Known: Identity{
-		PID: p.PID(), StartTime: p.Identity().StartTime, Exe: exeText(exe.ID()),
+		PID: p.PID(), StartTime: p.Identity().StartTime, Exe: ExeText(exe.ID()),
 	}}
 }
 
@@ -100,7 +100,7 @@ func identifyHolder(p *proc.Process, path string, owner lockfile.Owner, self *pr
 	if exe != self.ID() && owner.StartTime == 0 {
 		return Identity{}, fmt.Errorf("%w: %s is held by pid %d, which does not run trafficd", ErrUnidentified, path, p.PID())
 	}
-	known.Exe = exeText(exe)
+	known.Exe = ExeText(exe)
 	return known, nil
 }
 
@@ -162,12 +162,13 @@ func inspect(pid int) (Identity, error) {
 	id.StartTime = got.StartTime
 	// A zombie has no executable any more; its start time has identified it.
 	if exe, err := proc.ExeOf(pid); err == nil {
-		id.Exe = exeText(exe)
+		id.Exe = ExeText(exe)
 	}
 	return id, nil
 }
 
-func exeText(id proc.FileID) string { return fmt.Sprintf("%d:%d", id.Dev, id.Ino) }
+// ExeText is a program file as Identity says it.
+func ExeText(id proc.FileID) string { return fmt.Sprintf("%d:%d", id.Dev, id.Ino) }
 
 // CoreSignal reads a value of health.core_signal; 0: none.
 func CoreSignal(s string) int {

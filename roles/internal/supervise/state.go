@@ -31,6 +31,9 @@ func (s State) String() string {
 	return "state(" + strconv.Itoa(int(s)) + ")"
 }
 
+// Ends reports whether a process in this state is on its way out, or gone.
+func (s State) Ends() bool { return s == Draining || s == Stopped }
+
 // Event is what happened to a supervised process.
 type Event uint8
 
