@@ -14,6 +14,7 @@ import (
 
 	"trafficd/roles/cop"
 	"trafficd/roles/ctl"
+	"trafficd/roles/demo"
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/manager"
@@ -112,7 +113,7 @@ Ask and command a running instance:
 		},
 	}
 	root.SetVersionTemplate("trafficd {{.Version}}\n")
-	root.AddCommand(copCommand(), roleCommand("manager", "manager", runManager), roleCommand("server", "server", runServer), ctl.Command())
+	root.AddCommand(copCommand(), roleCommand("manager", "manager", runManager), roleCommand("server", "server", runServer), ctl.Command(), demo.Command())
 	root.AddCommand(topics()...)
 	return root
 }
