@@ -45,7 +45,8 @@ type leftover struct {
 	slot     *queue.Slot
 	cookie   uint64
 	tag      custody.Tag
-	fd       int // -1: it has not come
+	fd       int  // -1: it has not come
+	done     bool // closed
 	progress queue.Progress
 }
 
@@ -165,6 +166,7 @@ func (a *adoption) goOn() {
 	var idle []*leftover
 	for _, l := range a.order {
 		switch {
+		case l.done:
 		case l.fd < 0 && l.tag == custody.Nothing && a.joined[l.cookie] != nil: // its tunnel's
 		case l.fd < 0:
 			a.lose(l, "its descriptor never came")
@@ -257,7 +259,7 @@ func (a *adoption) measure(l *leftover, side queue.Side) bool {
 // resumeSessions goes on with what clients have asked for.
 func (a *adoption) resumeSessions() {
 	for _, l := range a.order {
-		if l.tag != custody.Session || l.fd < 0 {
+		if l.tag != custody.Session || l.fd < 0 || l.done {
 			continue
 		}
 		if !a.measure(l, queue.Passive) {
@@ -286,7 +288,7 @@ func (a *adoption) resumeSessions() {
 // resumeExchanges goes on with the connections to origins, once it is known who waits for them.
 func (a *adoption) resumeExchanges() {
 	for _, l := range a.order {
-		if l.tag != custody.Exchange || l.fd < 0 {
+		if l.tag != custody.Exchange || l.fd < 0 || l.done {
 			continue
 		}
 		name, attempt := origin.Token(a.book(l.loop), l.slot)
@@ -372,7 +374,7 @@ func (a *adoption) drop(l *leftover) {
 	if l.fd >= 0 {
 		sock.Close(l.fd)
 	}
-	l.fd, l.tag = -2, custody.Session // done with
+	l.done = true
 }
 
 // report says what has become of the connections.

@@ -378,6 +378,11 @@ func (s *Server) succeed(pid int, startTime uint64) {
 	if s.store == nil {
 		return
 	}
+	if s.custody != nil {
+		// Its loops are dead, and what they were sending is pinned by those who send it now.
+		s.store.EndHold()
+		return
+	}
 	go func() {
 		if pid != 0 {
 			if before, err := proc.Adopt(pid, startTime); err == nil {

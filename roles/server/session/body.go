@@ -179,6 +179,7 @@ func (s *Session) discardBody() {
 			return
 		}
 		s.Advance(len(p))
+		s.work.dropped += uint64(len(p))
 		taken += len(p)
 	}
 }

@@ -34,6 +34,7 @@ type record struct {
 	next     uint64
 	left     int64
 	taken    uint64
+	dropped  uint64 // of them, those that nobody wanted
 	chunks   http1.Chunked
 
 	// What is being sent: outLen bytes of page out, the first of them number outTx of
@@ -101,7 +102,7 @@ func (w *work) describe(s *Session, r *record) {
 	r.state = recordAnswering
 	r.at = uint32(w.at)
 	r.framing, r.left, r.chunks = w.framing, w.left, w.chunks
-	r.data, r.taken = uint32(w.data), w.taken
+	r.data, r.taken, r.dropped = uint32(w.data), w.taken, w.dropped
 	r.page, r.pageBase = w.page, w.pageBase
 	r.next = s.base + uint64(s.lo)
 	if s.lo == s.hi && w.page != 0 {
@@ -112,7 +113,7 @@ func (w *work) describe(s *Session, r *record) {
 	r.set(flagExpect, w.expect)
 	r.set(flagFailed, w.failed)
 	r.set(flagRefused, w.refused)
-	if w.reply == nil {
+	if !w.rendered {
 		return
 	}
 	r.state = recordReplying

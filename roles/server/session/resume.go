@@ -163,7 +163,7 @@ func (s *Session) restoreBody(r *record) error {
 	w := s.work
 	w.at = int(r.at)
 	w.framing, w.left, w.chunks = r.framing, r.left, r.chunks
-	w.data, w.taken = int(r.data), r.taken
+	w.data, w.taken, w.dropped = int(r.data), r.taken, r.dropped
 	w.page, w.pageBase = r.page, r.pageBase
 	w.close = r.has(flagClose) || w.req.Close
 	w.expect, w.failed, w.refused = r.has(flagExpect), r.has(flagFailed), r.has(flagRefused)
@@ -209,7 +209,7 @@ func (s *Session) restoreReply(r *record, l *Left, head []byte, fate *Fate) erro
 	if !w.txn.ResumeReply(s.host.Env, s, &w.req, head, int(r.status), r.object, from, from != nil && from == l.Lead, w.off) {
 		return fmt.Errorf("what it was being sent is no longer in the cache")
 	}
-	w.reply = w.txn.Reply()
+	w.reply, w.rendered = w.txn.Reply(), true
 	return nil
 }
 
@@ -255,7 +255,7 @@ func (s *Session) startAnswer() bool {
 		s.sentAhead()
 		w.outLo = 0
 		switch {
-		case w.txn.Idle() && w.taken > 0:
+		case w.txn.Idle() && w.taken > w.dropped:
 			// What was taken went to an origin that is gone: it must not be sent twice.
 			s.refuse(&http1.Error{Status: 502, Reason: "the connection to the origin broke"})
 		case w.txn.Idle():

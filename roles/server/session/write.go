@@ -224,6 +224,7 @@ func (s *Session) render() bool {
 	if r.Body == nil {
 		w.off, w.end = 0, 0
 	}
+	w.rendered = true
 	return true
 }
 

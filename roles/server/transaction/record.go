@@ -222,13 +222,7 @@ func (r *Resumed) Exchange() *origin.Exchange { return &r.f.x }
 func (r *Resumed) Settle() {
 	f := r.f
 	f.mu.Lock()
-	low := f.end
-	for _, p := range f.followers {
-		low = min(low, p.released)
-	}
-	if len(f.followers) > 0 {
-		f.tail = max(f.tail, low)
-	}
+	f.placeLocked()
 	orphan := len(f.followers) == 0
 	f.mu.Unlock()
 	if f.progress == failed || f.progress == again {
@@ -336,5 +330,17 @@ func (f *fetch) OriginResumed(at int64, direct int) origin.Sink {
 	if direct > 0 {
 		f.Commit(direct)
 	}
+	f.mu.Lock()
+	f.placeLocked()
+	f.mu.Unlock()
 	return f
+}
+
+// placeLocked finds where the window begins: behind what every follower has had.
+func (f *fetch) placeLocked() {
+	low := f.end
+	for _, p := range f.followers {
+		low = min(low, p.released)
+	}
+	f.tail = max(f.from, low)
 }
