@@ -153,7 +153,7 @@ func (c *Conn) complete() {
 	keep := !c.resp.Close && c.framing != http1.UntilClose && !c.eof &&
 		c.bodyDone && c.outLo == c.outHi && !c.sendFailed && c.inLo == c.inHi && c.silent() && c.pool.room(c)
 	c.x = nil
-	x.active, x.conn = false, nil
+	x.active, x.conn, x.BodyDone = false, nil, c.bodyDone
 	c.sink = nil
 	if keep {
 		c.used++

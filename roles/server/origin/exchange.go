@@ -166,6 +166,8 @@ type Exchange struct {
 	// sending the request, kept with the connection for a successor.
 	Token   custody.Name
 	Attempt uint32
+	// BodyDone: the origin has the whole body of the request. Set before OriginEnd.
+	BodyDone bool
 
 	conn      *Conn        // nil while resolving and when over
 	active    bool         // started and neither ended, failed nor cancelled

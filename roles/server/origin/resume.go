@@ -119,7 +119,7 @@ func (c *Conn) Start() {
 // that later than this one.
 func (c *Conn) skipTaken() bool {
 	b := c.x.Body
-	if c.bodyDone {
+	if b == nil && c.bodyDone {
 		return true
 	}
 	if b == nil {
@@ -133,6 +133,9 @@ func (c *Conn) skipTaken() bool {
 			return false
 		}
 		b.Advance(int(min(uint64(len(p)), c.taken-b.Taken())))
+	}
+	if c.bodyDone {
+		_, _ = b.Next() // moves past what ends it
 	}
 	return true
 }

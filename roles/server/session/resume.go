@@ -261,11 +261,25 @@ func (s *Session) startAnswer() bool {
 		case w.txn.Idle():
 			w.txn.Begin(s.host.Env, s, &w.req, s.host.Arena.Bytes(s.in)[w.at:w.at+w.req.HeadLen])
 		default:
+			if w.txn.BodyDone() {
+				s.passBody()
+			}
 			w.txn.Started()
 		}
 	}
 	s.run()
 	return s.phase != phaseClosed && s.phase != phaseTunnel
+}
+
+// passBody moves past the body of the request.
+func (s *Session) passBody() {
+	for s.work.framing != noBody && s.work.framing != endedBody {
+		p, _ := s.Next()
+		if len(p) == 0 {
+			return
+		}
+		s.Advance(len(p))
+	}
 }
 
 // listen watches the connection. Whatever has happened on it is reported at once.

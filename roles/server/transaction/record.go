@@ -43,6 +43,7 @@ const (
 	fetchNoBody
 	fetchRetried
 	fetchWhole
+	fetchBodyDone
 )
 
 func (r *fetchRecord) set(f fetchFlag, on bool) {
@@ -96,6 +97,7 @@ func (f *fetch) describe() fetchRecord {
 	r.set(fetchNoBody, f.head.noBody)
 	r.set(fetchRetried, f.retried)
 	r.set(fetchWhole, f.whole)
+	r.set(fetchBodyDone, f.x.BodyDone)
 	return r
 }
 
@@ -161,6 +163,7 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 		progress: r.progress, record: rec, name: n, from: r.from, tail: r.from, end: r.end,
 	}
 	f.x.Handler, f.x.Method, f.x.Token, f.x.Attempt = f, r.method, n, r.attempt
+	f.x.BodyDone = r.has(fetchBodyDone)
 	f.head = responseHead{status: int(r.status), length: r.length, age: r.age, shared: r.has(fetchShared), noBody: r.has(fetchNoBody)}
 	if r.lines != 0 {
 		f.head.lines = e.Arena.Bytes(r.lines)[:r.linesLen]
@@ -297,6 +300,10 @@ func (t *Transaction) Lead(e *Env, c Client, req *http1.Request, head []byte, r 
 
 // Idle reports whether no request has begun.
 func (t *Transaction) Idle() bool { return t.state == idle }
+
+// BodyDone reports whether the origin has had the whole body of the request already, whatever
+// the client's side has noted of it.
+func (t *Transaction) BodyDone() bool { return t.leading && t.place.f != nil && t.place.f.x.BodyDone }
 
 // Started takes the news that there may have been meanwhile.
 func (t *Transaction) Started() {
