@@ -78,17 +78,17 @@ func (k *Client) runConditional(ctx context.Context) {
 // runCollapsed asks for the object of this moment, which is the same for all
 // clients of the kind. Some come while the first answer is under way.
 func (k *Client) runCollapsed(ctx context.Context) {
-	const every = time.Second
+	every := k.opts.RoundEvery
 	last := int64(0)
 	for ctx.Err() == nil {
 		next := time.Now().Truncate(every).Add(every).Add(time.Duration(k.index%4) * every / 16)
 		pause(ctx, time.Until(next))
-		round := next.Truncate(every).Unix()
+		round := next.UnixNano() / int64(every)
 		if ctx.Err() != nil || round == last {
 			continue
 		}
 		last = round
-		k.get(ctx, Object{Number: uint64(Collapsed+1)<<56 | uint64(round), Size: int64(k.opts.Rate / 2), Rate: k.opts.Rate, MaxAge: hotFor}, 0)
+		k.get(ctx, Object{Number: uint64(Collapsed+1)<<56 | uint64(round)&(1<<56-1), Size: int64(float64(k.opts.Rate) * every.Seconds() / 2), Rate: k.opts.Rate, MaxAge: hotFor}, 0)
 	}
 }
 
