@@ -25,18 +25,21 @@ import (
 // It may be killed anywhere: nothing in the journal changes before a connection is
 // touched, and what has been received is in this process's own keeper. Owned by the goroutine that takes over.
 type adoption struct {
-	k       *keeping
-	workers []*worker
-	slots   map[uint64]*leftover
-	order   []*leftover
-	joined  map[uint64]*leftover // cookies of origins' connections in tunnels
-	fetches map[custody.Name]*transaction.Resumed
-	leaders map[uint64]*transaction.Resumed
-	starts  [][]func() // by loop
-	gaps    []int      // accepted, and nothing more
-	results []result
-	lost    int
-	idle    int
+	k        *keeping
+	workers  []*worker
+	slots    map[uint64]*leftover
+	order    []*leftover
+	joined   map[uint64]*leftover // cookies of origins' connections in tunnels
+	fetches  map[custody.Name]*transaction.Resumed
+	leaders  map[uint64]*transaction.Resumed
+	starts   [][]func()                        // by loop
+	gaps     []int                             // accepted, and nothing more
+	accused  []uint64                          // by loop: whose request the dead server was at
+	held     map[*transaction.Resumed]*suspect // by the fetch that it leads; nil for one that leads none
+	suspects []*suspect
+	results  []result
+	lost     int
+	idle     int
 }
 
 // A leftover is a connection in the journal.
@@ -62,7 +65,7 @@ func newAdoption(k *keeping) *adoption {
 	return &adoption{
 		k: k, workers: k.server.workers, slots: map[uint64]*leftover{}, joined: map[uint64]*leftover{},
 		fetches: map[custody.Name]*transaction.Resumed{}, leaders: map[uint64]*transaction.Resumed{},
-		starts: make([][]func(), len(k.server.workers)),
+		starts: make([][]func(), len(k.server.workers)), held: map[*transaction.Resumed]*suspect{},
 	}
 }
 
@@ -73,6 +76,7 @@ func (a *adoption) read() error {
 	named := make([][]buffer.Ref, len(a.workers))
 	for i, w := range a.workers {
 		w.env.Book.Ledger = a.k.journal.Ledger(i)
+		a.accused = append(a.accused, w.env.Book.Accused())
 		for s := range w.env.Book.Ledger.All() {
 			tag, _ := custody.Split(s.Word())
 			l := &leftover{loop: i, slot: s, cookie: s.Cookie(), tag: tag, fd: -1}
@@ -103,6 +107,18 @@ func (a *adoption) read() error {
 		}
 	}
 	return nil
+}
+
+// forsake gives up everything that is in the journal.
+func (a *adoption) forsake() {
+	for _, l := range a.order {
+		a.book(l.loop).Ledger.Close(l.slot)
+	}
+	a.lost += len(a.order)
+	a.order = nil
+	clear(a.slots)
+	clear(a.joined)
+	clear(a.fetches)
 }
 
 // pages tells what the record of a connection names.
@@ -186,6 +202,9 @@ func (a *adoption) goOn() {
 				queue.Killpoint(custody.StepAdopted)
 			}
 		})
+	}
+	for _, who := range a.suspects {
+		go who.judge()
 	}
 	a.goOnIdle(idle)
 	for i, fd := range a.gaps {
@@ -271,8 +290,9 @@ func (a *adoption) resumeSessions() {
 			lead = nil
 		}
 		w := a.workers[l.loop]
+		w.host.Book.Work(l.cookie)
 		r, err := w.host.Resume(session.Left{
-			FD: l.fd, Peer: sock.Peer(l.fd), Slot: l.slot, Progress: l.progress, Lead: lead,
+			FD: l.fd, Peer: sock.Peer(l.fd), Slot: l.slot, Progress: l.progress, Lead: lead, Blame: a.blame(l),
 			Fetch: func(n custody.Name) *transaction.Resumed { return a.fetches[n] },
 		})
 		if err != nil {
@@ -281,6 +301,10 @@ func (a *adoption) resumeSessions() {
 		}
 		w.row.Inc(stats.ClientConnectionsCurrent)
 		a.note(l, r.Fate)
+		if who := a.suspect(l, r); who != nil {
+			a.held[a.leaders[l.cookie]] = who
+			continue
+		}
 		a.starts[l.loop] = append(a.starts[l.loop], r.Start)
 	}
 }
@@ -304,6 +328,10 @@ func (a *adoption) resumeExchanges() {
 			continue
 		}
 		a.workers[l.loop].row.Inc(stats.OriginConnectionsCurrent)
+		if who := a.held[f]; who != nil {
+			who.starts = append(who.starts, c.Start)
+			continue
+		}
 		a.starts[l.loop] = append(a.starts[l.loop], c.Start)
 	}
 }

@@ -341,16 +341,17 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	if err := s.openCache(); err != nil {
 		return err
 	}
-	pid, start := int(s.role.PID.Load()), s.role.StartTime.Load()
+	before := predecessor{int(s.role.PID.Load()), s.role.StartTime.Load(), s.role.Generation.Load()}
 	self := proc.Self()
 	s.role.Enter(self.PID, self.StartTime, s.generation)
 	if s.custody != nil {
 		s.say(stats.Starting)
+		s.custody.before = before
 		if err := s.takeOver(lock); err != nil {
 			return fmt.Errorf("take over: %w", err)
 		}
 	}
-	s.succeed(pid, start)
+	s.succeed(before)
 	if err := s.listenHeartbeats(); err != nil {
 		return err
 	}
@@ -391,7 +392,7 @@ func (s *Server) accept() (queued int, err error) {
 
 // succeed lets the cache use again what the server before this one may still be
 // reading, as soon as that one is gone.
-func (s *Server) succeed(pid int, startTime uint64) {
+func (s *Server) succeed(p predecessor) {
 	if s.store == nil {
 		return
 	}
@@ -401,8 +402,8 @@ func (s *Server) succeed(pid int, startTime uint64) {
 		return
 	}
 	go func() {
-		if pid != 0 {
-			if before, err := proc.Adopt(pid, startTime); err == nil {
+		if p.PID != 0 {
+			if before, err := proc.Adopt(p.PID, p.StartTime); err == nil {
 				<-before.Done()
 			}
 		}

@@ -166,6 +166,8 @@ type Exchange struct {
 	// sending the request, kept with the connection for a successor.
 	Token   custody.Name
 	Attempt uint32
+	// Leader is the identity of the connection whose request this is.
+	Leader uint64
 	// BodyDone: the origin has the whole body of the request. Set before OriginEnd.
 	BodyDone bool
 

@@ -83,6 +83,7 @@ func (c *Conn) Start() {
 	if x == nil {
 		return // cancelled meanwhile
 	}
+	c.pool.book.Work(x.Leader)
 	rec := c.entry.Load()
 	if c.state == readingBody {
 		direct := rec.direct(c.rx)

@@ -20,6 +20,8 @@ type Left struct {
 	Progress queue.Progress
 	// Fetch finds the fetch that a record names; nil: there is none any more.
 	Fetch func(custody.Name) *transaction.Resumed
+	// Blame is the generation that died while it worked on this connection's request; 0: it did not.
+	Blame uint64
 	// Lead is the fetch that sends this connection's request, if there is one.
 	Lead *transaction.Resumed
 }
@@ -55,6 +57,10 @@ func (h *Host) ResumeIdle(fd int, peer netip.AddrPort, slot *queue.Slot) {
 // before the loop runs; Start then begins.
 func (h *Host) Resume(l Left) (*Resumed, error) {
 	entry, r := custody.Resume[record](h.Book, l.Slot)
+	if l.Blame != 0 {
+		r.blamed.add(l.Blame)
+		entry.Commit(h.Book, custody.Session, &r, custody.StepBlame) // before it can do it again
+	}
 	s := h.takeSession()
 	s.fd, s.peer, s.readable = l.FD, l.Peer, true
 	s.rx, s.tx, s.counted = l.Progress.Consumed, l.Progress.Written, true
@@ -213,8 +219,34 @@ func (s *Session) restoreReply(r *record, l *Left, head []byte, fate *Fate) erro
 	return nil
 }
 
-// Started reports what was found of the connection.
-func (r *Resumed) String() string { return r.Fate.State }
+// Suspect returns the generations that died while they worked on the request, if that has happened
+// more than once.
+func (r *Resumed) Suspect() []uint64 {
+	if n := r.s.blamed.count(); n > 1 {
+		return r.s.blamed[:n]
+	}
+	return nil
+}
+
+// Acquit takes the blame off the request for deaths that were not its doing. It runs on the loop, before Start.
+func (r *Resumed) Acquit(generations []uint64) { r.s.blamed.remove(generations) }
+
+// Condemn fails the request, and nothing else, instead of going on with it: it runs on the loop in place of Start.
+func (r *Resumed) Condemn() {
+	s := r.s
+	if s.phase != phaseAnswering && s.phase != phaseHead || s.work != nil && s.work.rendered {
+		s.abort()
+		return
+	}
+	if s.work != nil {
+		s.work.txn.End()
+	}
+	s.refuse(&http1.Error{Status: 502, Reason: "the server died of this request, and did so again"})
+	s.run()
+	if s.phase != phaseClosed {
+		s.listen()
+	}
+}
 
 // Start goes on with the session. It runs on the loop.
 func (r *Resumed) Start() {
