@@ -211,7 +211,7 @@ func (r *Resumed) Link() {
 	r.linked = true
 	f := r.f
 	if r.record.has(fetchCollapsed) && (f.progress == pending || f.progress == open && f.writing) {
-		f.collapsed = f.env.Flights.Join(f.key, f, f.loop.Now(), func(*fetch) bool { return false }) == cache.Lead
+		f.collapsed = f.env.Flights.Join(f.key, f, 0, func(*fetch) bool { return false }) == cache.Lead
 	}
 }
 
@@ -256,7 +256,6 @@ func (r *Resumed) Settle() {
 func (t *Transaction) ResumeReply(e *Env, c Client, req *http1.Request, head []byte, status int, obj cache.ID, from *Resumed, leads bool, released int64) bool {
 	t.env, t.client, t.req, t.head = e, c, req, head
 	t.settings = e.Settings.Load()
-	t.began = e.Loop.Wall()
 	t.switched.FD = -1
 	t.reply = Reply{Status: status, Age: -1, Length: -1}
 	switch {
