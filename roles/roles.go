@@ -15,6 +15,7 @@ import (
 	"trafficd/roles/cop"
 	"trafficd/roles/ctl"
 	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/manager"
 	"trafficd/roles/server"
@@ -26,6 +27,7 @@ func Main(args []string) int {
 	root := command()
 	root.SetArgs(roleArgs(args))
 	err := root.ExecuteContext(context.Background())
+	crash.ReleaseOutput() // a role ends in good order here, or has crashed
 	if err == nil {
 		return int(exitcode.OK)
 	}

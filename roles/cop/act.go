@@ -98,6 +98,7 @@ func (c *cop) becameReady(w *ward, p process) {
 	w.clear()
 	c.first = false
 	c.about(c.log.Info(), w).Msg(w.role.String() + " is ready")
+	c.recordSuccessor(w)
 }
 
 // died takes in that p is gone. While the gate is busy with it that waits for the
@@ -122,6 +123,7 @@ func (c *cop) died(w *ward, p process) {
 		e = e.Str("reason", refusal.Error())
 	}
 	e.Msg(w.role.String() + " died")
+	c.recordDeath(c.deathOf(w, status, refusal))
 	c.buried(w, w.enter(supervise.Exit, now))
 	// The plan for the next manager comes before what waited for this one's end.
 	if w.role == supervise.Manager && c.phase == running {
@@ -320,6 +322,7 @@ func (c *cop) report(d supervise.Decision) {
 		e = e.Dur("since_ms", d.Since)
 	}
 	e.AnErr("error", d.Err).Msg(msg)
+	c.crashes.Judged(d)
 	c.count(d)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"trafficd/proc"
 	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/stats"
@@ -90,6 +91,8 @@ type cop struct {
 	replacing bool // making sure that the server is dead; a manager follows
 	seen      sight
 	unheard   map[string]bool // ops that the manager is to be told when its link is up
+
+	crashes crash.Ledger
 
 	phase   phase
 	linger  time.Time // how long to wait for adopted children of children at the end

@@ -12,6 +12,7 @@ import (
 
 	"trafficd/proc"
 	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/stats"
@@ -89,7 +90,8 @@ type manager struct {
 	wanted  bool              // the operator wants another server
 	waiters []chan<- restarts // wait for that one
 
-	cop copWard
+	cop     copWard
+	crashes crash.Ledger
 
 	phase phase
 	done  bool
@@ -122,6 +124,7 @@ func newManager(e env, log zerolog.Logger, self birth, cfg *config.Config, es *e
 	m.work, m.rest = context.WithCancel(context.Background())
 	m.env.gate.Now = e.now
 	m.env.gate.Report = func(d supervise.Decision) { m.post(func() { m.report(d) }) }
+	m.crashes = newLedger(self)
 	m.gate = supervise.NewGate(supervise.KillAll, m.env.gate)
 	m.apply(cfg)
 	return m

@@ -82,6 +82,7 @@ func (m *manager) becameReady(u *unit) {
 	m.active, m.next = u, nil
 	m.lastExit = ""
 	m.about(m.log.Info(), u).Msg("server ready")
+	m.recordSuccessor(roleServer, u.p.PID(), u.generation)
 	if u.line != nil && u.cfg != m.cfg {
 		m.publish(u)
 	}
@@ -208,6 +209,7 @@ func (m *manager) died(u *unit) {
 		e = e.Str("reason", why)
 	}
 	e.Msg("server died")
+	m.recordDeath(m.deathOf(u, status, !unasked))
 	m.bury(u, unasked)
 	switch {
 	case u == m.active:
@@ -372,6 +374,7 @@ func (m *manager) report(d supervise.Decision) {
 		e = e.Stringer("outcome", d.Outcome).Dur("took_ms", d.Since)
 	}
 	e.AnErr("error", d.Err).Msg(msg)
+	m.crashes.Judged(d)
 	r := m.serverRecord()
 	switch {
 	case !d.Final && d.Err == nil:
