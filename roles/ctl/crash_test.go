@@ -181,3 +181,17 @@ func TestCrashesFromTheManager(t *testing.T) {
 		t.Errorf("%v; %s", err, out)
 	}
 }
+
+// A manager that hangs is no obstacle.
+func TestCrashesBesideAHungManager(t *testing.T) {
+	local(t)
+	i := newInstance(t)
+	i.died()
+	i.answers(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	if out, _, err := i.run("crash", "list", "--timeout", "30ms"); err != nil || out != crashTable {
+		t.Errorf("%v; %s", err, out)
+	}
+	if out, _, err := i.run("crash", "show", "last", "--timeout", "30ms"); err != nil || out != crashText {
+		t.Errorf("%v; %s", err, out)
+	}
+}

@@ -67,6 +67,20 @@ func causeOfStacks(stacks string) Cause {
 	return Fault
 }
 
+// lastWord is what the runtime said before the stacks: their first line, or of a throw what it printed in the log.
+func lastWord(stacks string, log []string) string {
+	line, _, _ := strings.Cut(stacks, "\n")
+	if line != "" && !strings.HasPrefix(line, "goroutine ") {
+		return line
+	}
+	for _, l := range slices.Backward(log) {
+		if strings.HasPrefix(l, throwPrefix) {
+			return l
+		}
+	}
+	return ""
+}
+
 // ownSignal reports whether a signal is one that a process brings upon itself.
 func ownSignal(sig int) bool {
 	switch syscall.Signal(sig) {

@@ -379,6 +379,20 @@ func TestCause(t *testing.T) {
 			t.Errorf("%+v: %s, want %s", tt.d, got, tt.want)
 		}
 	}
+	for _, tt := range []struct {
+		stacks string
+		log    []string
+		want   string
+	}{
+		{"panic: oh\n\ngoroutine 1 [running]:\n", []string{"fatal error: older"}, "panic: oh"},
+		{"SIGABRT: abort\nPC=0x1", nil, "SIGABRT: abort"},
+		{"\ngoroutine 1 [running]:\n", []string{"a", "fatal error: older", "fatal error: x", "b"}, "fatal error: x"},
+		{"goroutine 1 [running]:\n", nil, ""},
+	} {
+		if got := lastWord(tt.stacks, tt.log); got != tt.want {
+			t.Errorf("last word %q, want %q", got, tt.want)
+		}
+	}
 	if !better(Unknown, "of a later version") || better(Outside, Fault) {
 		t.Error("authority")
 	}

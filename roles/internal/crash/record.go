@@ -88,7 +88,7 @@ type Death struct {
 	Cause   Cause     `json:"cause"`            // "": Bury finds it out
 	Asked   string    `json:"asked,omitempty"`  // by whom or for what its end was asked; "": it was not
 	Gate    string    `json:"gate,omitempty"`   // why the gate killed it; "": it did not
-	Reason  string    `json:"reason,omitempty"` // what it said itself before it went
+	Reason  string    `json:"reason,omitempty"` // what it said itself before it went; "": Bury looks for it
 
 	UptimeSeconds float64 `json:"uptime_seconds,omitempty"` // 0: not known
 

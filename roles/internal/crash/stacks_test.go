@@ -125,6 +125,9 @@ func TestStacks(t *testing.T) {
 			if r.Cause != tt.cause || !strings.Contains(r.Stacks, tt.want) || (tt.want == "") != (r.Stacks == "") {
 				t.Errorf("%s, stacks\n%s", r.Summary, r.Stacks)
 			}
+			if word, _, _ := strings.Cut(r.Stacks, "\n"); r.Reason != word {
+				t.Errorf("reason %q, want %q", r.Reason, word)
+			}
 			if got := names(t, s); len(got) != 1 {
 				t.Errorf("files %v, want the record alone", got)
 			}

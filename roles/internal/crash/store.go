@@ -50,8 +50,8 @@ const (
 	newPrefix = ".new-"
 )
 
-// Bury completes a Death with the stacks and log lines that the dead has left and with their cause, writes it, removes
-// the stacks' file and sees to the directory's bounds.
+// Bury completes a Death with what the dead has left, stacks and log lines, and with its cause, writes it, removes the
+// stacks' file and sees to the directory's bounds.
 func (s Store) Bury(d Death) error {
 	err := s.complete(&d)
 	if werr := s.WriteDeath(d); werr != nil {
@@ -78,6 +78,9 @@ func (s Store) complete(d *Death) (err error) {
 	}
 	if d.Cause == "" {
 		d.Cause = d.cause()
+	}
+	if d.Reason == "" && d.Stacks != "" {
+		d.Reason = lastWord(d.Stacks, d.Log)
 	}
 	return err
 }
