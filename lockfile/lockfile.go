@@ -221,6 +221,17 @@ func (l *Lock) writeText() {
 // Path returns the path given to Acquire.
 func (l *Lock) Path() string { return l.path }
 
+// Descriptors are the lock's: while one of them is open in any table that shares this process's
+// locks, as that of a task cloned with CLONE_FILES does, the lock is held. They stay the lock's.
+func (l *Lock) Descriptors() []int {
+	held.mu.Lock()
+	defer held.mu.Unlock()
+	if l.fd < 0 {
+		return nil
+	}
+	return append([]int{l.fd}, l.parked...)
+}
+
 // TextError says why the text could not be written, nil if it was. The lock is held either way.
 func (l *Lock) TextError() error { return l.textErr }
 

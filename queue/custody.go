@@ -53,13 +53,33 @@ const (
 	custodyMessageLen = int(unsafe.Sizeof(custodyMessage{}))
 )
 
-var errCustodyMessage = errors.New("not a message of a keeper")
+var (
+	errCustodyMessage = errors.New("not a message of a keeper")
+	errAllEnded       = errors.New("every keeper has ended")
+)
 
 // Sender names a keeper that is expected to send.
 type Sender struct {
 	Generation uint64
 	PID        int    // 0: unknown
 	StartTime  uint64 // 0: unknown
+}
+
+// over tells whether the keeper has exited, false if that cannot be told.
+func (s Sender) over() bool {
+	if s.PID == 0 {
+		return false
+	}
+	fd, err := unix.PidfdOpen(s.PID, 0)
+	if err != nil {
+		return errors.Is(err, unix.ESRCH)
+	}
+	defer unix.Close(fd)
+	if s.StartTime != 0 && startTime(s.PID) != s.StartTime {
+		return true
+	}
+	n, err := pollFor([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0, true)
+	return err == nil && n == 1
 }
 
 // Kept is one descriptor out of custody. FD is the receiver's: close-on-exec,
@@ -183,13 +203,18 @@ func (c *Custody) expect(who Sender) *sender {
 	return s
 }
 
-// All hands out the descriptors, each once, until every keeper has ended. The
-// loop may be left early; a second All goes on behind the message that was
-// left, whose remaining descriptors are closed. Look at Err afterwards.
+// All hands out the descriptors, each once, until every keeper has ended and the
+// socket is empty: messages of a keeper that is over and was not named may lie
+// behind the END of one that was. The loop may be left early; a second All goes on
+// behind the message that was left, whose remaining descriptors are closed. Look
+// at Err afterwards.
 func (c *Custody) All() iter.Seq[Kept] {
 	return func(yield func(Kept) bool) {
-		for c.err == nil && !c.complete() {
+		for c.err == nil {
 			fds, err := c.receive()
+			if errors.Is(err, errAllEnded) {
+				break
+			}
 			if err != nil {
 				c.err = err
 				break
@@ -240,8 +265,8 @@ func (c *Custody) Ended(generation uint64) bool {
 	return false
 }
 
-// complete: nothing more is to come. Senders that are gone are waited for until
-// the socket is empty, which receive finds out.
+// complete: everybody has ended who was named or has begun. Senders that are gone
+// are waited for until the socket is empty, which receive finds out.
 func (c *Custody) complete() bool {
 	for _, s := range c.senders {
 		if !s.ended {
@@ -259,6 +284,9 @@ func (c *Custody) receive() ([]int, error) {
 		if !errors.Is(err, unix.EAGAIN) {
 			return fds, err
 		}
+		if c.complete() {
+			return nil, errAllEnded
+		}
 		if err := c.wait(); err != nil {
 			return nil, err
 		}
@@ -274,6 +302,9 @@ func (c *Custody) receiveNow() ([]int, error) {
 	}
 	n, fds, flags, err := recvOnce(c.end, buf[:want], oob, 0)
 	if errors.Is(err, io.EOF) {
+		if c.complete() {
+			return nil, errAllEnded
+		}
 		return nil, c.incomplete(io.ErrUnexpectedEOF)
 	}
 	if err != nil {
@@ -382,7 +413,7 @@ func (c *Custody) handOut(fds []int, yield func(Kept) bool) (more bool) {
 			unix.Close(fd)
 			continue
 		}
-		killpoint(stepReceived)
+		Killpoint(stepReceived)
 		if !yield(k) {
 			CloseAll(fds[i+1:])
 			return false

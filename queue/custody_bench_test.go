@@ -86,12 +86,12 @@ func BenchmarkReadProgress(b *testing.B) {
 // BenchmarkJournalOfARequest is what custody adds to a request: the stores.
 func BenchmarkJournalOfARequest(b *testing.B) {
 	j, _ := mustJournal(b, smallShape)
-	l := mustLedger(b, j, 0)
-	s, err := l.Open(1, 0, 0, 0)
+	s, err := j.Ledger(0).Open(1, 0)
 	if err != nil {
 		b.Fatal(err)
 	}
+	r := RecordAt[turn](j.Pool(0))
 	for b.Loop() {
-		oneRequest(l, s, 0)
+		oneRequest(s, r)
 	}
 }

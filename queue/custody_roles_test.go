@@ -18,8 +18,11 @@ const roleEnv = "TRAFFICD_QUEUE_ROLE"
 // roles are the processes. Arguments come in the environment, descriptors from
 // 3 on.
 var roles = map[string]func() error{
+	"committer": runCommitter,
+	"dier":      runDier,
 	"kept":      runKept,
 	"forgetful": hang,
+	"locked":    runLocked,
 	"lossy":     runLossy,
 	"mortal":    runMortal,
 	"server":    runServer,

@@ -56,21 +56,146 @@ func appendAsk(b []byte, n uint32, body, answer int, flags uint32) []byte {
 	return b
 }
 
+// condition is how a connection was left by the server that died.
+type condition int
+
+const (
+	inGap      condition = iota // accepted, and nothing more
+	closing                     // its slot was closed
+	idle                        // nothing in progress
+	begun                       // a place to receive into, and nothing in it
+	half                        // a part of a request, or one that was not looked at
+	unanswered                  // the head of the answer is committed, and not sent
+	partly                      // some of the answer is sent
+	answered                    // all of it is
+	over                        // both sides have closed
+	broken                      // the journal and the kernel contradict each other
+
+	conditions
+)
+
+var conditionNames = [conditions]string{
+	"in the accept gap", "closing", "idle", "begun", "half a request", "unanswered", "partly answered", "answered", "over", "broken",
+}
+
+func (c condition) String() string { return conditionNames[c] }
+
+// The steps of this service, behind those of the journal. A commit has two
+// places to die, before and after it.
+const (
+	stepTurn Step = UserStep + iota // commit: where to receive
+	stepBegun
+	stepTaken    // received some
+	stepMoved    // commit: a larger place
+	stepTold     // commit: the answer
+	stepSentSome // and there is more
+	stepSentAll
+	stepNext // commit: the request that was pipelined; the last
+)
+
 // tally is shared with the test: what the servers found.
 type tally struct {
-	conditions [conditions]atomic.Int64
-	reasons    [reasons]atomic.Int64
-	vanished   atomic.Int64 // slots whose socket never came
+	adopted    [conditions]atomic.Int64
+	now        [conditions]atomic.Int64 // of the server that serves, behind its last turn
+	taken      atomic.Int64             // places in the pool, likewise
+	vanished   atomic.Int64             // slots whose socket never came
 	duplicates atomic.Int64
 	served     atomic.Int64
 	serving    atomic.Int64 // the generation that serves
 	badAsks    atomic.Int64
 }
 
+// turn is one request and its answer, and all that the kernel does not know of
+// it. A connection on which nothing is in progress has none.
+type turn struct {
+	page    uint32 // place in the pool that is received into
+	head    uint32 // place of the answer's head
+	headLen uint32 // 0: there is no answer yet
+	number  uint32 // of the request, and so what the body of the answer is
+	flags   uint32
+	_       uint32
+	base    uint64 // byte of the stream at the start of page
+	rx, tx  uint64 // byte of either stream that request and answer begin with
+	length  uint64 // of the request
+	body    uint64 // length of the answer's body
+}
+
+// A pool shares out a loop's pool of the journal in places of three sizes. A
+// place is its offset; nothing lies at 0.
+type pool struct {
+	mem  []byte
+	free [3][]uint32
+}
+
+var poolSizes = [3]struct{ size, count int }{{256, 128}, {4096, 128}, {1 << 16, 32}}
+
+const poolBytes = 4096 + 128*256 + 128*4096 + 32<<16
+
+// newPool takes what is not used for free.
+func newPool(mem []byte, used map[uint32]bool) *pool {
+	p := &pool{mem: mem}
+	at := uint32(4096)
+	for class, c := range poolSizes {
+		for range c.count {
+			if !used[at] {
+				p.free[class] = append(p.free[class], at)
+			}
+			at += uint32(c.size)
+		}
+	}
+	return p
+}
+
+// take finds a place of at least n bytes. There are more than the clients of a
+// test can need.
+func (p *pool) take(n int) uint32 {
+	for class, c := range poolSizes {
+		if free := &p.free[class]; n <= c.size && len(*free) > 0 {
+			at := (*free)[len(*free)-1]
+			*free = (*free)[:len(*free)-1]
+			return at
+		}
+	}
+	panic(fmt.Sprintf("no place for %d bytes", n))
+}
+
+// give takes a place back; 0 is none.
+func (p *pool) give(at uint32) {
+	if at != 0 {
+		class := p.class(at)
+		p.free[class] = append(p.free[class], at)
+	}
+}
+
+func (p *pool) class(at uint32) int {
+	end := uint32(4096)
+	for class, c := range poolSizes {
+		if end += uint32(c.size * c.count); at < end {
+			return class
+		}
+	}
+	panic("no such place")
+}
+
+func (p *pool) bytes(at uint32) []byte {
+	size := uint32(poolSizes[p.class(at)].size)
+	return p.mem[at : at+size : at+size]
+}
+
+func (p *pool) taken() (n int64) {
+	for class, c := range poolSizes {
+		n += int64(c.count - len(p.free[class]))
+	}
+	return n
+}
+
+func (p *pool) record(at uint32) *Record[turn] { return RecordAt[turn](p.bytes(at)) }
+
 // A server is one generation of it: a single loop.
 type server struct {
 	journal  *Journal
 	ledger   *Ledger
+	pool     *pool
 	tally    *tally
 	epoll    int
 	listener int
@@ -81,18 +206,10 @@ type server struct {
 type conn struct {
 	fd       int
 	slot     *Slot
-	page     Page
-	base     uint64
-	rx       uint64 // where the present request begins
+	at       uint32 // place of the record; 0: nothing is in progress
+	turn     turn   // what is committed
 	consumed uint64
 	written  uint64
-
-	// The answer under way; head.Length 0: none.
-	head   Head
-	number uint32
-	body   uint64
-	begun  uint64 // written when it began
-	flags  uint32
 }
 
 // runServer: 3 end to send into, 4 end to receive from, 5 journal, 6
@@ -125,9 +242,7 @@ func runServer() error {
 		return err
 	}
 	s.journal.MarkKept(k)
-	if s.ledger, err = s.journal.Ledger(0); err != nil {
-		return err
-	}
+	s.ledger = s.journal.Ledger(0)
 	if err := s.adoptAll(4); err != nil {
 		return err
 	}
@@ -135,8 +250,31 @@ func runServer() error {
 	return s.run()
 }
 
+// survey makes the pool out of what the slots name, and the slots findable.
+func (s *server) survey() map[uint64]*Slot {
+	slots, used := make(map[uint64]*Slot), make(map[uint32]bool)
+	mem := s.journal.Pool(0)
+	everything := newPool(mem, nil)
+	for slot := range s.ledger.All() {
+		slots[slot.Cookie()] = slot
+		at := uint32(slot.Word())
+		if at == 0 {
+			continue
+		}
+		t := everything.record(at).Load()
+		for _, place := range []uint32{at, t.page, t.head} {
+			if place != 0 && used[place] {
+				s.tally.adopted[broken].Add(1) // two say that it is theirs
+			}
+			used[place] = true
+		}
+	}
+	s.pool = newPool(mem, used)
+	return slots
+}
+
 func (s *server) adoptAll(end int) error {
-	slots := s.ledger.Find()
+	slots := s.survey()
 	if senders := s.journal.Outstanding(); len(senders) > 0 {
 		c, err := ReceiveCustody(end, CustodyOptions{Senders: senders, Timeout: 30 * time.Second})
 		if err != nil {
@@ -167,32 +305,59 @@ func (s *server) adoptAll(end int) error {
 
 // adopt goes on with one connection of a dead generation.
 func (s *server) adopt(k Kept, slot *Slot) error {
-	var state SlotState
-	if slot != nil {
-		state = slot.State()
-	}
 	p, err := ReadProgress(k.FD, Passive)
 	if err != nil && !errors.Is(err, ErrConnectionOver) {
 		return err
 	}
-	v := Classify(state, p)
-	s.tally.conditions[v.Condition].Add(1)
-	s.tally.reasons[v.Reason].Add(1)
-	switch v.Condition {
-	case Lost, Closing:
-		if slot != nil {
-			s.ledger.Close(slot)
+	if slot == nil {
+		if err == nil && p.Consumed == 0 && p.Written == 0 && !p.State.WeDone() {
+			s.tally.adopted[inGap].Add(1)
+			return s.welcome(k.FD)
 		}
+		s.tally.adopted[closing].Add(1)
 		return unix.Close(k.FD)
-	case AcceptGap:
-		return s.welcome(k.FD)
 	}
-	c := &conn{
-		fd: k.FD, slot: slot, page: state.Page, base: state.Base, rx: state.Rx,
-		consumed: p.Consumed, written: p.Written,
-		head: state.Head, number: uint32(state.Object), body: state.Body, begun: state.Tx, flags: slot.Note(),
+	c := &conn{fd: k.FD, slot: slot, at: uint32(slot.Word()), consumed: p.Consumed, written: p.Written}
+	if c.at != 0 {
+		c.turn = s.pool.record(c.at).Load()
+	}
+	condition := over
+	if err == nil {
+		condition = s.conditionOf(c)
+	}
+	s.tally.adopted[condition].Add(1)
+	if condition == over || condition == broken {
+		s.close(c)
+		return nil
 	}
 	return s.enter(c)
+}
+
+// conditionOf is a function of what is committed, and of what the kernel has
+// counted.
+func (s *server) conditionOf(c *conn) condition {
+	t := &c.turn
+	if c.at == 0 {
+		return idle
+	}
+	sent := c.written - t.tx
+	all := uint64(t.headLen) + t.body
+	switch {
+	case t.page == 0 || c.consumed < t.rx || t.rx < t.base || c.written < t.tx,
+		c.consumed-t.base > uint64(len(s.pool.bytes(t.page))),
+		t.headLen == 0 && sent > 0,
+		t.headLen > 0 && (sent > all || c.consumed-t.rx < t.length):
+		return broken
+	case t.headLen == 0 && c.consumed == t.rx:
+		return begun
+	case t.headLen == 0:
+		return half
+	case sent == 0:
+		return unanswered
+	case sent < all:
+		return partly
+	}
+	return answered
 }
 
 func (s *server) welcome(fd int) error {
@@ -200,7 +365,7 @@ func (s *server) welcome(fd int) error {
 	if err != nil {
 		return err
 	}
-	slot, err := s.ledger.Open(cookie, 0, 0, 0)
+	slot, err := s.ledger.Open(cookie, 0)
 	if err != nil {
 		return err
 	}
@@ -219,6 +384,7 @@ func (s *server) run() error {
 	}
 	events := make([]unix.EpollEvent, 64)
 	for {
+		s.publish()
 		n, err := unix.EpollWait(s.epoll, events, -1)
 		if err != nil && err != unix.EINTR {
 			return err
@@ -236,6 +402,18 @@ func (s *server) run() error {
 	}
 }
 
+// publish tells the test what would be adopted if the server died now.
+func (s *server) publish() {
+	var now [conditions]int64
+	for _, c := range s.conns {
+		now[s.conditionOf(c)]++
+	}
+	for i := range now {
+		s.tally.now[i].Store(now[i])
+	}
+	s.tally.taken.Store(s.pool.taken())
+}
+
 func (s *server) accept() error {
 	fd, _, err := unix.Accept4(s.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 	if err != nil {
@@ -250,7 +428,7 @@ func (s *server) serve(c *conn) error {
 		var again bool
 		var err error
 		switch {
-		case c.head.Length > 0:
+		case c.turn.headLen > 0:
 			again, err = s.write(c)
 		case s.parse(c):
 			again, err = true, nil
@@ -269,18 +447,33 @@ func (s *server) serve(c *conn) error {
 
 func (s *server) close(c *conn) {
 	s.ledger.Close(c.slot)
+	s.forget(c)
 	delete(s.conns, c.fd)
 	unix.Close(c.fd)
 }
 
+// forget gives back what no slot names any more.
+func (s *server) forget(c *conn) {
+	s.pool.give(c.turn.head)
+	s.pool.give(c.turn.page)
+	s.pool.give(c.at)
+	c.at, c.turn = 0, turn{}
+}
+
+func (s *server) commit(c *conn, t turn, step Step) {
+	s.pool.record(c.at).Commit(&t, step)
+	c.turn = t
+}
+
 // parse commits an answer if a whole request lies in the page.
 func (s *server) parse(c *conn) bool {
-	pending := c.consumed - c.rx
-	if pending < askLen {
+	t := c.turn
+	pending := c.consumed - t.rx
+	if c.at == 0 || pending < askLen {
 		return false
 	}
-	from := int(c.rx - c.base)
-	ask := s.ledger.Bytes(c.page)[from : from+int(pending)]
+	from := int(t.rx - t.base)
+	ask := s.pool.bytes(t.page)[from : from+int(pending)]
 	word := func(i int) uint32 { return binary.NativeEndian.Uint32(ask[4*i:]) }
 	n, body := word(1), int(word(2))
 	if word(0) != askMagic {
@@ -296,47 +489,42 @@ func (s *server) parse(c *conn) bool {
 			s.tally.badAsks.Add(1)
 		}
 	}
-	c.slot.SetNote(word(4))
-	c.slot.Complete(uint64(askLen + body))
-	c.number, c.body, c.flags = n, uint64(word(3)), word(4)
-	c.head = s.render(n, uint32(c.body))
-	c.begun = c.written
-	c.slot.Answer(c.head, uint64(n), c.body)
+	t.length, t.number, t.body, t.flags = uint64(askLen+body), n, uint64(word(3)), word(4)
+	t.head, t.headLen = s.render(n, uint32(t.body))
+	s.commit(c, t, stepTold)
 	return true
 }
 
 // render writes a head that no other process would.
-func (s *server) render(n, body uint32) Head {
-	p, ok := s.ledger.Page(SmallPage)
-	if !ok {
-		panic("no page for a head")
-	}
+func (s *server) render(n, body uint32) (at, length uint32) {
 	s.rendered++
 	pid := uint32(unix.Getpid())
 	padding := (s.rendered*7 + pid) % 700
-	b := s.ledger.Bytes(p)[:0]
+	at = s.pool.take(tellLen + int(padding))
+	b := s.pool.bytes(at)[:0]
 	for _, v := range []uint32{tellMagic, n, body, pid, padding} {
 		b = binary.NativeEndian.AppendUint32(b, v)
 	}
 	for i := range padding {
 		b = append(b, byte(pid+i))
 	}
-	return Head{Page: p, Length: len(b)}
+	return at, uint32(len(b))
 }
 
 func (s *server) write(c *conn) (again bool, err error) {
-	sent := c.written - c.begun
-	head := uint64(c.head.Length)
-	if sent == head+c.body {
+	t := &c.turn
+	sent, head := c.written-t.tx, uint64(t.headLen)
+	if sent == head+t.body {
+		Killpoint(stepSentAll)
 		return true, s.finish(c)
 	}
 	var parts [][]byte
 	if sent < head {
-		parts = append(parts, s.ledger.Bytes(c.head.Page)[c.head.Offset:][sent:head])
+		parts = append(parts, s.pool.bytes(t.head)[sent:head])
 		sent = head
 	}
-	if left := c.body - (sent - head); left > 0 {
-		parts = append(parts, bodyPart(c.number, int(sent-head), int(left)))
+	if left := t.body - (sent - head); left > 0 {
+		parts = append(parts, bodyPart(t.number, int(sent-head), int(left)))
 	}
 	n, err := unix.Writev(c.fd, parts)
 	if err == unix.EAGAIN {
@@ -345,35 +533,42 @@ func (s *server) write(c *conn) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	c.written += uint64(n)
+	if c.written += uint64(n); c.written-t.tx < head+t.body {
+		Killpoint(stepSentSome)
+	}
 	return true, nil
 }
 
 func (s *server) finish(c *conn) error {
 	s.tally.served.Add(1)
-	if c.flags&flagClose != 0 {
-		// Without Finish, which would forget that this was the last: a
+	t := c.turn
+	if t.flags&flagClose != 0 {
+		// Still with its record, which says that this was the last: a
 		// successor would take the connection for an idle one.
 		return io.EOF
 	}
-	c.rx += c.slot.State().Request
-	c.slot.Finish(c.written)
-	s.ledger.Free(c.head.Page)
-	c.head = Head{}
+	if c.consumed == t.rx+t.length {
+		s.rest(c)
+		return nil
+	}
+	s.commit(c, turn{page: t.page, base: t.base, rx: t.rx + t.length, tx: c.written}, stepNext)
+	s.pool.give(t.head)
 	return nil
 }
 
+// rest ends a turn behind which nothing was received.
+func (s *server) rest(c *conn) {
+	c.slot.Set(0)
+	s.forget(c)
+}
+
 func (s *server) read(c *conn) (again bool, err error) {
-	if err := s.makeRoom(c); err != nil {
-		return false, err
-	}
-	n, err := unix.Read(c.fd, s.ledger.Bytes(c.page)[c.consumed-c.base:])
+	s.makeRoom(c)
+	n, err := unix.Read(c.fd, s.pool.bytes(c.turn.page)[c.consumed-c.turn.base:])
 	switch {
 	case err == unix.EAGAIN:
-		if c.consumed == c.rx {
-			c.slot.Detach()
-			s.ledger.Free(c.page)
-			c.page = 0
+		if c.consumed == c.turn.rx {
+			s.rest(c)
 		}
 		return false, nil
 	case err != nil:
@@ -382,27 +577,28 @@ func (s *server) read(c *conn) (again bool, err error) {
 		return false, io.EOF
 	}
 	c.consumed += uint64(n)
+	Killpoint(stepTaken)
 	return true, nil
 }
 
-// makeRoom attaches a page, or puts a larger one in place of a full one.
-func (s *server) makeRoom(c *conn) error {
-	if c.page != 0 && int(c.consumed-c.base) < c.page.Len() {
-		return nil
+// makeRoom begins a turn, or puts a larger place in that of a full one.
+func (s *server) makeRoom(c *conn) {
+	if c.at == 0 {
+		c.at = s.pool.take(RecordSize[turn]())
+		s.commit(c, turn{page: s.pool.take(1), base: c.consumed, rx: c.consumed, tx: c.written}, stepTurn)
+		c.slot.Set(uint64(c.at))
+		Killpoint(stepBegun)
+		return
 	}
-	pending := int(c.consumed - c.rx)
-	p, ok := s.ledger.Page(pending + 1)
-	if !ok {
-		return fmt.Errorf("no page for %d bytes", pending)
+	t := c.turn
+	old := s.pool.bytes(t.page)
+	if int(c.consumed-t.base) < len(old) {
+		return
 	}
-	if c.page == 0 {
-		c.slot.Attach(p, c.consumed)
-		c.page, c.base = p, c.consumed
-		return nil
-	}
-	copy(s.ledger.Bytes(p), s.ledger.Bytes(c.page)[c.rx-c.base:c.consumed-c.base])
-	c.slot.Replace(p, c.rx)
-	s.ledger.Free(c.page)
-	c.page, c.base = p, c.rx
-	return nil
+	pending := old[t.rx-t.base : c.consumed-t.base]
+	t.page, t.base = s.pool.take(len(pending)+1), t.rx
+	copy(s.pool.bytes(t.page), pending)
+	was := c.turn.page
+	s.commit(c, t, stepMoved)
+	s.pool.give(was)
 }

@@ -30,7 +30,9 @@ type relay struct {
 
 	mu   sync.Mutex
 	next chan struct{} // closed at the next kill
-	over bool
+	calm bool          // nobody is killed any more
+
+	waiting [3]atomic.Int64 // clients that do nothing before the next kill, by what they left
 
 	server  *child
 	suicide bool // the last server had died before it was killed
@@ -39,7 +41,7 @@ type relay struct {
 
 func newRelay(t *testing.T) *relay {
 	t.Helper()
-	fd, err := NewJournal(Geometry{Loops: 1, Slots: 64, Small: 256, Large: 32})
+	fd, err := NewJournal(Geometry{Loops: 1, Slots: 1024, Pool: poolBytes})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,11 +69,16 @@ func (r *relay) start(env ...string) {
 
 // untilDeath waits at most limit for the server's own death, then kills it.
 func (r *relay) untilDeath(limit time.Duration) {
-	ts := unix.NsecToTimespec(int64(limit))
-	n, _ := unix.Ppoll([]unix.PollFd{{Fd: int32(r.server.pidfd), Events: unix.POLLIN}}, &ts, nil)
+	n, err := pollFor([]unix.PollFd{{Fd: int32(r.server.pidfd), Events: unix.POLLIN}}, limit, limit == 0)
+	if err != nil {
+		r.t.Error(err)
+	}
 	r.server.kill()
 	r.suicide = n > 0
 	r.kills.Add(1)
+	for i := range r.tally.now {
+		r.tally.now[i].Store(0)
+	}
 	r.mu.Lock()
 	close(r.next)
 	r.next = make(chan struct{})
@@ -85,12 +92,29 @@ func (r *relay) nextKill() <-chan struct{} {
 	return r.next
 }
 
-// calm ends the killing: nobody waits for a kill from now on.
-func (r *relay) calm() {
+// peace ends the killing: nobody waits for a kill from now on.
+func (r *relay) peace() {
 	r.mu.Lock()
-	r.over = true
+	defer r.mu.Unlock()
+	r.calm = true
 	close(r.next)
-	r.mu.Unlock()
+}
+
+// settled are the conditions that a client can leave a connection in, until the
+// next kill.
+var settled = [3]condition{idle, half, partly}
+
+// untilSettled returns when a death right now leaves connections in each of the
+// settled conditions: their clients wait for it.
+func (r *relay) untilSettled() {
+	eventually(r.t, "connections in every settled condition", func() bool {
+		for i, c := range settled {
+			if r.waiting[i].Load() == 0 || r.tally.now[c].Load() == 0 {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // end takes the last server and the keepers away. A keeper may still wait for
@@ -136,6 +160,10 @@ func (c *client) dial() error {
 		return err
 	}
 	c.conn = conn
+	// The rest of a download must not fit into the buffers of the kernel.
+	if err := conn.(*net.TCPConn).SetReadBuffer(1 << 16); err != nil {
+		return err
+	}
 	return conn.SetDeadline(time.Now().Add(patience))
 }
 
@@ -143,7 +171,6 @@ func (c *client) ask(body, answer int, flags uint32) []byte {
 	c.n++
 	c.due = append(c.due, due{c.n, answer})
 	c.asked.Add(1)
-	_ = c.conn.SetDeadline(time.Now().Add(patience))
 	return appendAsk(nil, c.n, body, answer, flags)
 }
 
@@ -200,8 +227,15 @@ func (c *client) readOne(want due, midway func()) error {
 	return nil
 }
 
-// waitKill lets a kill happen right now.
-func (c *client) waitKill() { <-c.relay.nextKill() }
+// waitKill lets a kill happen right now, with the connection as it is.
+func (c *client) waitKill(left condition) {
+	next := c.relay.nextKill()
+	waiting := &c.relay.waiting[slices.Index(settled[:], left)]
+	waiting.Add(1)
+	<-next
+	waiting.Add(-1)
+	_ = c.conn.SetDeadline(time.Now().Add(patience))
+}
 
 // hangUp closes, and makes sure that the server had nothing more to say.
 func (c *client) hangUp() error {
@@ -243,10 +277,10 @@ var clientKinds = []struct {
 		return c.readAll(nil)
 	}, false},
 	{"download over a kill", func(c *client) error {
-		if err := c.send(c.ask(0, 6<<20+c.rng.IntN(1<<20), 0)); err != nil {
+		if err := c.send(c.ask(0, 16<<20+c.rng.IntN(1<<20), 0)); err != nil {
 			return err
 		}
-		return c.readAll(c.waitKill)
+		return c.readAll(func() { c.waitKill(partly) })
 	}, false},
 	{"request over a kill", func(c *client) error {
 		all := c.ask(c.rng.IntN(9000), 100, 0)
@@ -254,7 +288,7 @@ var clientKinds = []struct {
 		if err := c.send(all[:cut]); err != nil {
 			return err
 		}
-		c.waitKill()
+		c.waitKill(half)
 		if err := c.send(all[cut:]); err != nil {
 			return err
 		}
@@ -278,7 +312,7 @@ var clientKinds = []struct {
 		return c.readAll(nil)
 	}, false},
 	{"idle over a kill", func(c *client) error {
-		c.waitKill()
+		c.waitKill(idle)
 		if err := c.send(c.ask(0, 1, 0)); err != nil {
 			return err
 		}
@@ -313,6 +347,9 @@ func (c *client) run(kind int) error {
 				return fmt.Errorf("%s: dial: %w", k.name, err)
 			}
 		}
+		if err := c.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			return err
+		}
 		if err := k.do(c); err != nil {
 			c.conn.Close()
 			return fmt.Errorf("%s from %s: %w", k.name, c.conn.LocalAddr(), err)
@@ -340,12 +377,16 @@ func crowd(t *testing.T, r *relay, kill func()) (asked int64) {
 			}
 		})
 	}
+	// Also when kill has failed: the clients must not outlive the test.
+	defer func() {
+		stop.Store(true)
+		r.start()
+		r.peace()
+		all.Wait()
+		asked = count.Load()
+	}()
 	kill()
-	stop.Store(true)
-	r.start()
-	r.calm()
-	all.Wait()
-	return count.Load()
+	return 0
 }
 
 // report says what was adopted, and holds what must be nil to it.
@@ -354,20 +395,32 @@ func (r *relay) report(asked int64) {
 	t.Helper()
 	var b strings.Builder
 	for c := range conditions {
-		fmt.Fprintf(&b, "%v %d, ", c, r.tally.conditions[c].Load())
+		fmt.Fprintf(&b, "%v %d, ", c, r.tally.adopted[c].Load())
 	}
 	t.Logf("%d kills, %d requests, none failed unless said so; adopted: %svanished %d, twice %d",
 		r.kills.Load(), asked, b.String(), r.tally.vanished.Load(), r.tally.duplicates.Load())
-	for reason := NotLost + 1; reason < reasons; reason++ {
-		if n := r.tally.reasons[reason].Load(); n > 0 && reason != Gone {
-			t.Errorf("%d connections lost: %v", n, reason)
-		}
+	if n := r.tally.adopted[broken].Load(); n > 0 {
+		t.Errorf("%d connections of which the journal is wrong", n)
 	}
 	if n := r.tally.vanished.Load(); n > 0 {
 		t.Errorf("%d slots without a socket", n)
 	}
 	if n := r.tally.badAsks.Load(); n > 0 {
 		t.Errorf("%d requests arrived wrong", n)
+	}
+	j := reopen(t, r.journal)
+	eventually(t, "slots and places given back", func() bool {
+		return j.Ledger(0).InUse() == 0 && r.tally.taken.Load() == 0
+	})
+}
+
+// mustHaveMet fails for each condition that no connection was adopted in.
+func (r *relay) mustHaveMet(wanted ...condition) {
+	r.t.Helper()
+	for _, c := range wanted {
+		if r.tally.adopted[c].Load() == 0 {
+			r.t.Errorf("no connection was adopted as %v", c)
+		}
 	}
 }
 
@@ -377,27 +430,28 @@ func (r *relay) report(asked int64) {
 func TestKilledAtRandom(t *testing.T) {
 	r := newRelay(t)
 	rng := rand.New(rand.NewPCG(7, 7))
-	wanted := []Condition{Idle, HalfRequest, PartlyAnswered}
-	missing := func() bool {
-		return slices.ContainsFunc(wanted, func(c Condition) bool { return r.tally.conditions[c].Load() == 0 })
-	}
 	asked := crowd(t, r, func() {
-		// Which states are met is chance: it goes on until it has met them.
-		for i := 0; i < 40 || i < 400 && missing(); i++ {
+		for i := range 48 {
 			r.start()
-			if i%4 != 3 {
-				// Three of four get as far as serving.
-				before := r.tally.served.Load()
-				enough := before + int64(rng.IntN(200))
-				eventually(t, "requests served", func() bool { return r.tally.served.Load() > enough || r.server.gone() })
+			switch i % 6 {
+			case 5: // before it serves, perhaps
+				r.untilDeath(time.Duration(rng.IntN(12_000)) * time.Microsecond)
+				continue
+			case 2: // with connections in conditions that are known
+				r.untilSettled()
+			default:
+				enough := r.tally.served.Load() + int64(rng.IntN(200))
+				r.untilServed(enough)
 			}
-			r.untilDeath(time.Duration(rng.IntN(12_000)) * time.Microsecond)
+			r.untilDeath(time.Duration(rng.IntN(2_000)) * time.Microsecond)
 		}
 	})
 	r.report(asked)
-	for _, c := range wanted {
-		if r.tally.conditions[c].Load() == 0 {
-			t.Errorf("no connection was adopted as %v", c)
-		}
-	}
+	r.mustHaveMet(settled[:]...)
+}
+
+// untilServed returns when so many requests are served, or the server has died.
+// Clients that wait for a kill ask for nothing; the others always go on.
+func (r *relay) untilServed(enough int64) {
+	eventually(r.t, "requests served", func() bool { return r.tally.served.Load() > enough || r.server.gone() })
 }

@@ -48,33 +48,59 @@
 //
 // The idea: the kernel is the journal. Sockets, what is queued in them and how
 // far they got survive a process as long as another holds the descriptors. What
-// the kernel does not remember fits into one slot of 128 bytes. Four parts, each
-// of use alone:
+// the kernel does not remember is little: a slot of 32 bytes for each connection,
+// and a record while something is in progress on it. Four parts, each of use alone:
 //
 //	Keeper    shares the descriptor table of the server; sends what is in it to a
 //	          successor when the server dies. Custody receives
 //	Notice    the death of a thread, announced by the kernel (robust futex) before it
 //	          takes the memory apart, and proof that the thread does nothing any more
-//	Journal   shared memory: which byte a request began with, where it lies, what is
-//	          being answered. Each step of the protocol is one store (Slot)
-//	Progress  how far a TCP connection got, out of its socket; with the slot it
-//	          tells what to do (Classify)
+//	Journal   shared memory: slots (Slot, Ledger) and a pool for each loop, with the
+//	          user's records (Record) and all that they name. Each step is one store
+//	Progress  how far a TCP connection got, out of its socket; with the record it
+//	          tells where to go on
 //
 //	server N                                     server N+1
-//	OpenJournal, Claim, Notice.Register          (the same, waiting)
-//	KeepFromChildren, StartKeeper, MarkKept
+//	OpenJournal, Notice.Register                 OpenJournal
+//	Claim, KeepFromChildren,                     (waits: WaitAllNotices)
+//	StartKeeper, MarkKept
 //	serve ──▶ dies
 //	            keeper: closes the lock files,
-//	            waits for the last thread,
-//	            sends 253 a message, END ─────▶  WaitAllNotices, ReceiveCustody(Outstanding)
-//	                                             each: Slot by cookie, ReadProgress, Classify
+//	            waits for the last thread        takes the lock, then as N did:
+//	                                             Register, Claim, KeepFromChildren,
+//	                                             StartKeeper, MarkKept
+//	            sends 253 a message, END ─────▶  ReceiveCustody(Outstanding)
+//	                                             each: slot by cookie, its record,
+//	                                             ReadProgress; go on
+//	                                             close the slots that are left over
 //	                                             MarkReceived
 //
+// One request, as the journal sees it (Slot has the protocol, and its reasons):
+//
+//	accept            Ledger.Open(cookie)
+//	                  Record.Commit: bytes are received into this place; Slot.Set
+//	recv ... recv
+//	                  Record.Commit: this head lies there, this body follows
+//	send ... send
+//	idle              Slot.Set(0); then what the record named may be used again
+//	close             Ledger.Close; then what the record named; then close(2)
+//
+// What a successor finds follows from slot, record and counters, and there is no
+// other case:
+//
+//	no slot, counters at 0         accepted and not read: serve it
+//	no slot, counters have moved   was being closed: close it
+//	slot, word 0                   idle
+//	slot, record                   Progress minus the record's numbers: how much lies
+//	                               in the place it names, how much of the answer is sent
+//	slot, no socket                lost, and the only sign of it
+//
 // Invariants: a successor has its own keeper before it receives the first
-// descriptor, so its death at any instruction loses nothing. A slot whose socket
-// never came is a lost connection, and a socket without a slot was accepted and not
-// read (serve it), or was being closed (close it). Nothing in the journal is a
-// pointer; what cannot be read is refused.
+// descriptor, so its death at any instruction loses nothing, however often that
+// happens. Nothing in the journal is a pointer. The shape of the journal is checked
+// before it is used, and what cannot be read is refused; slots and records are as
+// trustworthy as the processes that wrote them: a place that a record names must
+// be checked by whoever adopts it before it is used.
 //
 // What is lost: a server and its keeper killed at one instant take the
 // connections along. Urgent data is counted wrongly without SO_OOBINLINE. A

@@ -49,3 +49,58 @@ func Example() {
 	// 1 waiting
 	// true <nil>
 }
+
+// An exchange is what this example has in progress on a connection.
+type exchange struct {
+	Request uint64 // byte of the stream that the request begins with
+	Answer  uint64 // byte that the answer begins with, once Length is not 0
+	Length  uint64
+}
+
+const (
+	stepReceive = queue.UserStep + iota
+	stepAnswer
+)
+
+// A server says in the journal what it does with a connection. Another process
+// opens the same memory, after the death of the first, and goes on.
+func ExampleJournal() {
+	memory, err := queue.NewJournal(queue.Geometry{Loops: 1, Slots: 1000, Pool: 1 << 20})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer unix.Close(memory)
+
+	first, err := queue.OpenJournal(memory)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer first.Close()
+	const place = 4096                         // in the pool, given out by the server
+	slot, err := first.Ledger(0).Open(4711, 0) // SO_COOKIE of the connection
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	record := queue.RecordAt[exchange](first.Pool(0)[place:])
+	record.Commit(&exchange{Request: 900}, stepReceive)
+	slot.Set(place)
+	// Here it receives, up to the end of the request.
+	record.Commit(&exchange{Request: 900, Answer: 5000, Length: 1234}, stepAnswer)
+	// Here it sends, and dies. The socket tells: 5100 bytes were written.
+	written := queue.Progress{Written: 5100}.Written
+
+	next, err := queue.OpenJournal(memory)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer next.Close()
+	for slot := range next.Ledger(0).All() {
+		e := queue.RecordAt[exchange](next.Pool(0)[slot.Word():]).Load()
+		fmt.Printf("connection %d: %d bytes of %d are sent\n", slot.Cookie(), written-e.Answer, e.Length)
+	}
+	// Output: connection 4711: 100 bytes of 1234 are sent
+}

@@ -1,20 +1,15 @@
 package queue
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-)
-
-// Page sizes of the journal's pools, those of the server's buffers: a Small
-// page takes an ordinary request or response head, a Large one the longest.
-const (
-	SmallPage = 4 << 10
-	LargePage = 64 << 10
 )
 
 // Geometry is the shape of a journal. It is fixed for its life: a server that
@@ -22,21 +17,18 @@ const (
 type Geometry struct {
 	Loops int // event loops: each owns a run of slots and a pool; 1 to MaxLoops
 	Slots int // connections of each loop
-	Small int // pages of SmallPage bytes of each loop
-	Large int // pages of LargePage bytes of each loop
+	Pool  int // bytes of each loop's pool, whole pages of the machine (4 KiB)
 }
 
 // MaxLoops is the largest number of event loops of a journal.
 const MaxLoops = 32
 
-// maxPages is how many pages of one size a page number can tell apart.
-const maxPages = 1<<19 - 1
-
 // journalHeader is the first page. Everything behind it depends on the
 // geometry:
 //
 //	| header | notices | slots of loop 0, 1, … | pool of loop 0, 1, … |
-//	  4 KiB    4 KiB     128 bytes each          small pages, then large ones
+//	  4 KiB    4 KiB     32 bytes each, to the    the user's: records and
+//	                     end of a page            what they name
 //
 // The first two pages are inherited by children (the keeper waits on the
 // notices), the rest can be kept out of them: see Journal.KeepFromChildren.
@@ -46,15 +38,21 @@ type journalHeader struct {
 	version  uint32
 	loops    uint32
 	slots    uint32
-	small    uint32
-	large    uint32
 	_        uint32
+	pool     uint64
 	checksum uint64
 
 	generation atomic.Uint64
 	seal       atomic.Uint64 // ^generation; one behind while it is being claimed
-	kept       [keptRing]keptRecord
+	kept       [keptPlaces]keptRecord
 	high       [MaxLoops]atomic.Uint32 // slots ever used, by loop; never falls
+	work       [MaxLoops]workWord
+}
+
+// workWord is the user's word of one loop, on a cache line of its own: it is stored all the time.
+type workWord struct {
+	word atomic.Uint64
+	_    [56]byte
 }
 
 // keptRecord says what is known of the custody of one generation.
@@ -66,15 +64,15 @@ type keptRecord struct {
 
 const (
 	journalMagic   = 0x6c6e6a7166636174 // "tacfqjnl"
-	journalVersion = 1
+	journalVersion = 2
 
-	// keptRing bounds how many generations can await their adoption: each but
-	// the last died while it adopted.
-	keptRing = 64
+	// keptPlaces bounds how many keepers can be awaited by name: all but the
+	// last of a dead server that died while it adopted. See keptPlace.
+	keptPlaces = 64
 
 	headerSize  = 4096
 	noticesSize = MaxLoops * NoticeSize
-	slotSize    = 128
+	slotSize    = 32
 )
 
 var (
@@ -93,16 +91,16 @@ var (
 // connections of a server: which bytes of the stream the request began with,
 // where they lie, and what is being answered. It is shared memory, so it
 // outlives the server; the next reads it, asks the sockets how far they got
-// (Progress), and goes on (Classify).
+// (Progress), and goes on.
 //
-// There is no log and no transaction: the state of a connection is one slot,
-// and each step of the protocol becomes true with one store of one word (see
-// Slot). A death between any two stores leaves what was before the step, or
-// what is after it.
+// There is no log: what is to be known of a connection is one Slot, and one
+// Record while something is in progress on it. Each step becomes true with one
+// store of one word. A death between any two stores leaves what was before the
+// step, or what is after it.
 //
-// Nothing in it is a pointer. The owner of a slot or page is the loop in whose
-// run it lies; the header is written by whoever claims the journal. Free lists
-// are in process memory, and rebuilt from the slots at adoption.
+// Nothing in it is a pointer. The owner of a slot, and of a loop's pool, is the
+// loop; the header is written by whoever claims the journal. Free lists are in
+// process memory, and rebuilt from the slots at adoption.
 type Journal struct {
 	mem    []byte // owned; unmapped by Close
 	header *journalHeader
@@ -112,14 +110,17 @@ type Journal struct {
 
 // Size returns the number of bytes that a journal of this shape takes.
 func (g Geometry) Size() int {
-	return headerSize + noticesSize + g.Loops*(g.Slots*slotSize+g.poolSize())
+	return headerSize + noticesSize + g.slotsSize() + g.Loops*g.Pool
 }
 
-func (g Geometry) poolSize() int { return g.Small*SmallPage + g.Large*LargePage }
+// slotsSize is what the slots of all loops take, in whole pages.
+func (g Geometry) slotsSize() int { return (g.Loops*g.Slots*slotSize + pageSize - 1) &^ (pageSize - 1) }
+
+const pageSize = 4096
 
 func (g Geometry) check() error {
 	if g.Loops < 1 || g.Loops > MaxLoops || g.Slots < 1 || g.Slots > 1<<24 ||
-		g.Small < 0 || g.Small > maxPages || g.Large < 0 || g.Large > maxPages || g.Small+g.Large == 0 {
+		g.Pool < 0 || g.Pool > 1<<36 || g.Pool%pageSize != 0 {
 		return fmt.Errorf("geometry %+v", g)
 	}
 	return nil
@@ -157,7 +158,7 @@ func formatJournal(fd int, g Geometry) error {
 	}
 	defer func() { _ = unix.Munmap(mem) }()
 	h := (*journalHeader)(unsafe.Pointer(unsafe.SliceData(mem)))
-	h.version, h.loops, h.slots, h.small, h.large = journalVersion, uint32(g.Loops), uint32(g.Slots), uint32(g.Small), uint32(g.Large)
+	h.version, h.loops, h.slots, h.pool = journalVersion, uint32(g.Loops), uint32(g.Slots), uint64(g.Pool)
 	h.magic = journalMagic
 	h.seal.Store(^uint64(0))
 	h.checksum = h.sum()
@@ -203,7 +204,10 @@ func (j *Journal) verify() error {
 	if h.checksum != h.sum() {
 		return fmt.Errorf("%w: the header's checksum is wrong", ErrNotJournal)
 	}
-	j.shape = Geometry{Loops: int(h.loops), Slots: int(h.slots), Small: int(h.small), Large: int(h.large)}
+	if h.pool > 1<<36 {
+		return fmt.Errorf("%w: pools of %d bytes", ErrNotJournal, h.pool)
+	}
+	j.shape = Geometry{Loops: int(h.loops), Slots: int(h.slots), Pool: int(h.pool)}
 	if err := j.shape.check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotJournal, err)
 	}
@@ -302,7 +306,7 @@ func (j *Journal) Claim() (uint64, error) {
 			return 0, fmt.Errorf("claim journal: %w: generation %d", ErrNotJournal, was)
 		}
 		if h.generation.CompareAndSwap(was, was+1) {
-			killpoint(stepClaim)
+			Killpoint(stepClaim)
 			h.seal.CompareAndSwap(^was, ^(was + 1))
 			j.mine = was + 1
 			return j.mine, nil
@@ -315,14 +319,48 @@ func (j *Journal) Fenced() bool { return j.header.generation.Load() != j.mine }
 
 // MarkKept notes that a keeper of this generation exists: from now on its END
 // must be awaited. Call it right after StartKeeper, and before anything is
-// received: a death before it leaves a keeper that has nothing.
+// received: a death before it leaves a keeper that has nothing. One that is
+// started in place of another takes its place here as well.
 func (j *Journal) MarkKept(k *Keeper) {
-	r := &j.header.kept[k.Generation()%keptRing]
+	r := j.keptPlace()
 	r.generation.Store(0)
 	r.pid.Store(uint64(k.PID()))
 	r.start.Store(k.StartTime())
 	r.generation.Store(k.Generation())
-	killpoint(stepMarkKept)
+	Killpoint(stepMarkKept)
+	for i := range j.header.kept {
+		if old := &j.header.kept[i]; old != r && old.generation.Load() == k.Generation() {
+			old.generation.Store(0)
+		}
+	}
+}
+
+// keptPlace finds room for one keeper more. There is some, unless as many
+// generations as there are places died one behind the other, each while it
+// adopted. Then a keeper that is over gives up its place: all that it sent is in
+// the socket, and Custody empties that. If they all live, the youngest does: it
+// has received least, and the first has everything.
+func (j *Journal) keptPlace() *keptRecord {
+	var youngest *keptRecord
+	for i := range j.header.kept {
+		r := &j.header.kept[i]
+		if r.generation.Load() == 0 {
+			return r
+		}
+		if youngest == nil || r.generation.Load() > youngest.generation.Load() {
+			youngest = r
+		}
+	}
+	for i := range j.header.kept {
+		if r := &j.header.kept[i]; r.sender().over() {
+			return r
+		}
+	}
+	return youngest
+}
+
+func (r *keptRecord) sender() Sender {
+	return Sender{Generation: r.generation.Load(), PID: int(r.pid.Load()), StartTime: r.start.Load()}
 }
 
 // MarkReceived notes that what the generations before this one had is in this
@@ -332,27 +370,24 @@ func (j *Journal) MarkReceived() {
 		r := &j.header.kept[i]
 		if g := r.generation.Load(); g != 0 && g < j.mine {
 			r.generation.Store(0)
-			killpoint(stepMarkReceived)
+			Killpoint(stepMarkReceived)
 		}
 	}
 }
 
 // Outstanding lists the keepers of dead generations whose END has not been
 // received, oldest first: what CustodyOptions.Senders is to be. More than one
-// if a successor died while it adopted.
+// if a successor died while it adopted. To one that has not claimed the journal,
+// that of the generation that serves is among them.
 func (j *Journal) Outstanding() []Sender {
 	var out []Sender
-	next := j.mine
-	if next == 0 {
-		next = j.Generation() + 1
-	}
-	for back := min(next-1, keptRing); back > 0; back-- {
-		g := next - back
-		r := &j.header.kept[g%keptRing]
-		if r.generation.Load() == g {
-			out = append(out, Sender{Generation: g, PID: int(r.pid.Load()), StartTime: r.start.Load()})
+	for i := range j.header.kept {
+		s := j.header.kept[i].sender()
+		if s.Generation != 0 && (j.mine == 0 || s.Generation < j.mine) {
+			out = append(out, s)
 		}
 	}
+	slices.SortStableFunc(out, func(a, b Sender) int { return cmp.Compare(a.Generation, b.Generation) })
 	return out
 }
 
@@ -361,8 +396,12 @@ func (j *Journal) slotAt(loop, index int) int {
 }
 
 func (j *Journal) poolAt(loop int) int {
-	return j.slotAt(j.shape.Loops, 0) + loop*j.shape.poolSize()
+	return headerSize + noticesSize + j.shape.slotsSize() + loop*j.shape.Pool
 }
+
+// Work is a word of each loop for what it works on, so that a successor knows with what it
+// died. Nothing here reads it.
+func (j *Journal) Work(loop int) *atomic.Uint64 { return &j.header.work[loop].word }
 
 // Slot returns a slot by its place.
 func (j *Journal) Slot(loop, index int) *Slot {
@@ -373,9 +412,9 @@ func (j *Journal) Slot(loop, index int) *Slot {
 	return (*Slot)(unsafe.Pointer(&j.mem[at]))
 }
 
-// PoolMemory is the memory of one loop's pages: first the small ones, then the
-// large ones.
-func (j *Journal) PoolMemory(loop int) []byte {
+// Pool is the memory of one loop for its Records and all that they name. What is
+// in it and where is the user's to say; it begins at a page of the machine.
+func (j *Journal) Pool(loop int) []byte {
 	at := j.poolAt(loop)
-	return j.mem[at : at+j.shape.poolSize() : at+j.shape.poolSize()]
+	return j.mem[at : at+j.shape.Pool : at+j.shape.Pool]
 }

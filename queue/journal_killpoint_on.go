@@ -10,32 +10,31 @@ import (
 	"syscall"
 )
 
-// killAt and killAfter come from the environment, so that a test can make its
-// own child die at each step in turn: TRAFFICD_QUEUE_KILL=STEP:N is the N-th
-// time step STEP is passed, *:N the N-th step whichever it is.
+// killAt is the step to die at, -1 for any; killAfter counts down to it.
 var (
-	killAt    = killStep(-1)
+	killAt    atomic.Int64
 	killAfter atomic.Int64
 )
 
-func init() {
-	step, n, ok := strings.Cut(os.Getenv("TRAFFICD_QUEUE_KILL"), ":")
-	if !ok {
-		return
+func init() { ArmKill(os.Getenv("TRAFFICD_QUEUE_KILL")) }
+
+// ArmKill says where to die: STEP:N is the N-th time that step STEP is passed, *:N
+// the N-th step whichever it is. Anything else: nowhere.
+func ArmKill(spec string) {
+	step, n, _ := strings.Cut(spec, ":")
+	killAt.Store(-1)
+	if s, err := strconv.ParseInt(step, 10, 64); err == nil {
+		killAt.Store(s)
 	}
-	if s, err := strconv.Atoi(step); err == nil {
-		killAt = killStep(s)
-	}
-	if count, err := strconv.ParseInt(n, 10, 64); err == nil {
-		killAfter.Store(count)
-	}
+	count, _ := strconv.ParseInt(n, 10, 64)
+	killAfter.Store(count)
 }
 
-// killpoint dies here by SIGKILL when its turn has come: no deferred call, no
+// Killpoint dies here by SIGKILL when its turn has come: no deferred call, no
 // flush, just what the kernel does to a process that is killed between two
 // stores.
-func killpoint(s killStep) {
-	if killAt >= 0 && s != killAt {
+func Killpoint(s Step) {
+	if at := killAt.Load(); at >= 0 && Step(at) != s {
 		return
 	}
 	if killAfter.Add(-1) != 0 {

@@ -2,15 +2,19 @@ package queue
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"slices"
 	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-var smallShape = Geometry{Loops: 2, Slots: 8, Small: 6, Large: 3}
+var smallShape = Geometry{Loops: 2, Slots: 8, Pool: 8192}
 
 func mustJournal(t testing.TB, g Geometry) (*Journal, int) {
 	t.Helper()
@@ -33,13 +37,13 @@ func reopen(t testing.TB, fd int) *Journal {
 	return j
 }
 
-func mustLedger(t testing.TB, j *Journal, loop int) *Ledger {
+func mustOpen(t testing.TB, l *Ledger, cookie uint64) *Slot {
 	t.Helper()
-	l, err := j.Ledger(loop)
+	s, err := l.Open(cookie, uint32(cookie)+1000)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l
+	return s
 }
 
 func TestLayoutOfTheJournal(t *testing.T) {
@@ -49,20 +53,60 @@ func TestLayoutOfTheJournal(t *testing.T) {
 	if n := unsafe.Sizeof(journalHeader{}); n > headerSize {
 		t.Errorf("the header has %d bytes, %d fit", n, headerSize)
 	}
-	j, _ := mustJournal(t, smallShape)
-	if len(j.mem) != smallShape.Size() || len(j.PoolMemory(1)) != 6*SmallPage+3*LargePage {
-		t.Errorf("%d bytes, pool %d", len(j.mem), len(j.PoolMemory(1)))
+	for _, g := range []Geometry{
+		smallShape, {Loops: 1, Slots: 1}, {Loops: 3, Slots: 129, Pool: 4096}, {Loops: MaxLoops, Slots: 1000, Pool: 1 << 16},
+	} {
+		j, _ := mustJournal(t, g)
+		if j.Geometry() != g || len(j.mem) != g.Size() || g.Size()%pageSize != 0 {
+			t.Errorf("%+v became %+v in %d bytes", g, j.Geometry(), len(j.mem))
+		}
+		checkNothingOverlaps(t, j)
 	}
-	end := uintptr(unsafe.Pointer(&j.PoolMemory(1)[0])) + uintptr(len(j.PoolMemory(1)))
-	if end != uintptr(unsafe.Pointer(&j.mem[0]))+uintptr(len(j.mem)) {
-		t.Error("the last pool does not end where the journal does")
+}
+
+// checkNothingOverlaps: header, notices, slots and pools lie behind each other, and
+// the last ends where the journal does.
+func checkNothingOverlaps(t *testing.T, j *Journal) {
+	t.Helper()
+	start := uintptr(unsafe.Pointer(&j.mem[0]))
+	at := uintptr(headerSize)
+	part := func(what string, p unsafe.Pointer, size int) {
+		if from := uintptr(p) - start; from < at {
+			t.Fatalf("%+v: %s begins at %d, where %d is the first free byte", j.shape, what, from, at)
+		}
+		at = uintptr(p) - start + uintptr(size)
+	}
+	for _, n := range j.Notices() {
+		part("a notice", unsafe.Pointer(n), NoticeSize)
+	}
+	for loop := range j.shape.Loops {
+		for i := range j.shape.Slots {
+			part("a slot", unsafe.Pointer(j.Slot(loop, i)), slotSize)
+		}
+	}
+	for loop := range j.shape.Loops {
+		pool := j.Pool(loop)
+		if len(pool) != j.shape.Pool || cap(pool) != len(pool) {
+			t.Fatalf("%+v: pool of %d bytes", j.shape, len(pool))
+		}
+		p := unsafe.Pointer(unsafe.SliceData(pool))
+		if len(pool) == 0 {
+			continue
+		}
+		if uintptr(p)%pageSize != 0 {
+			t.Errorf("%+v: the pool of loop %d does not begin at a page", j.shape, loop)
+		}
+		part("a pool", p, len(pool))
+	}
+	if j.shape.Pool > 0 && at != uintptr(len(j.mem)) || at > uintptr(len(j.mem)) {
+		t.Errorf("%+v: ends at %d of %d", j.shape, at, len(j.mem))
 	}
 }
 
 func TestImpossibleGeometryIsRefused(t *testing.T) {
 	for _, g := range []Geometry{
-		{}, {Loops: 1, Slots: 1}, {Loops: MaxLoops + 1, Slots: 1, Small: 1}, {Loops: 1, Slots: 1, Small: maxPages + 1},
-		{Loops: 1, Slots: -1, Small: 1}, {Loops: 1, Slots: 1, Small: 1, Large: -1},
+		{}, {Loops: 1}, {Slots: 1}, {Loops: -1, Slots: 1}, {Loops: MaxLoops + 1, Slots: 1}, {Loops: 1, Slots: -1},
+		{Loops: 1, Slots: 1<<24 + 1}, {Loops: 1, Slots: 1, Pool: -4096}, {Loops: 1, Slots: 1, Pool: 100}, {Loops: 1, Slots: 1, Pool: 1<<36 + 4096},
 	} {
 		if fd, err := NewJournal(g); err == nil {
 			unix.Close(fd)
@@ -71,13 +115,35 @@ func TestImpossibleGeometryIsRefused(t *testing.T) {
 	}
 }
 
+func TestASlotThatIsNotThereIsABug(t *testing.T) {
+	j, _ := mustJournal(t, smallShape)
+	for _, at := range [][2]int{{-1, 0}, {2, 0}, {0, -1}, {0, 8}} {
+		mustPanic(t, fmt.Sprint("slot ", at), func() { j.Slot(at[0], at[1]) })
+	}
+}
+
+func mustPanic(t *testing.T, what string, f func()) {
+	t.Helper()
+	defer func() {
+		if recover() == nil {
+			t.Errorf("%s: no panic", what)
+		}
+	}()
+	f()
+}
+
 func TestAJournalThatCannotBeReadIsRefused(t *testing.T) {
 	for what, spoil := range map[string]func(h *journalHeader){
 		"magic":         func(h *journalHeader) { h.magic++ },
 		"version":       func(h *journalHeader) { h.version++; h.checksum = h.sum() },
 		"checksum":      func(h *journalHeader) { h.slots++ },
-		"geometry":      func(h *journalHeader) { h.slots++; h.checksum = h.sum() },
+		"geometry":      func(h *journalHeader) { h.slots += 1000; h.checksum = h.sum() },
 		"no loops":      func(h *journalHeader) { h.loops = 0; h.checksum = h.sum() },
+		"many loops":    func(h *journalHeader) { h.loops = 1 << 31; h.checksum = h.sum() },
+		"no slots":      func(h *journalHeader) { h.slots = 0; h.checksum = h.sum() },
+		"pool":          func(h *journalHeader) { h.pool += 4096; h.checksum = h.sum() },
+		"part of page":  func(h *journalHeader) { h.pool++; h.checksum = h.sum() },
+		"huge pool":     func(h *journalHeader) { h.pool = 1 << 63; h.checksum = h.sum() },
 		"generation":    func(h *journalHeader) { h.generation.Store(77) },
 		"too many used": func(h *journalHeader) { h.high[1].Store(9) },
 	} {
@@ -97,41 +163,88 @@ func TestAJournalThatCannotBeReadIsRefused(t *testing.T) {
 	}
 }
 
+// FuzzOpenJournal: whatever lies in the memory, opening it and looking at all of
+// it reads nothing outside, and ends.
 func FuzzOpenJournal(f *testing.F) {
 	fd, err := NewJournal(smallShape)
 	if err != nil {
 		f.Fatal(err)
 	}
 	defer unix.Close(fd)
-	head := make([]byte, 64)
+	head := make([]byte, headerSize)
 	if _, err := unix.Pread(fd, head, 0); err != nil {
 		f.Fatal(err)
 	}
-	f.Add(head, uint64(1), uint64(2))
-	f.Fuzz(func(t *testing.T, head []byte, a, b uint64) {
+	f.Add(head[:64], []byte{1}, true)
+	f.Add(head, []byte("slots and records"), true)
+	f.Add(head, bytes.Repeat([]byte{0xff}, 512), false)
+	f.Fuzz(func(t *testing.T, head, rest []byte, repair bool) {
 		j, fd := mustJournal(t, smallShape)
 		copy(j.mem[:headerSize], head)
-		// With a right checksum, so that it is what lies behind that is tried.
-		j.header.magic, j.header.version = journalMagic, journalVersion
-		j.header.checksum = j.header.sum()
+		for at := headerSize; len(rest) > 0 && at < len(j.mem); at += len(rest) {
+			copy(j.mem[at:], rest)
+		}
+		if repair {
+			// So that it is what lies behind the checksum that is tried.
+			h := j.header
+			h.magic, h.version, h.loops, h.slots, h.pool = journalMagic, journalVersion, 2, 8, 8192
+			h.checksum = h.sum()
+			h.seal.Store(^h.generation.Load())
+		}
 		again, err := OpenJournal(fd)
 		if err != nil {
+			if !errors.Is(err, ErrNotJournal) {
+				t.Errorf("%v, want ErrNotJournal", err)
+			}
 			return
 		}
 		defer again.Close()
-		again.header.high[0].Store(uint32(again.shape.Slots))
-		for i := range again.shape.Slots {
-			s := again.Slot(0, i)
-			s.cookie.Store(a + uint64(i))
-			s.buffer.Store(b * uint64(i))
-			s.entries[0].head.Store(a * b * uint64(i))
-			if v := Classify(s.State(), Progress{Written: a, Consumed: b}); (v.Condition == Lost) != (v.Reason != NotLost) {
-				t.Errorf("%v, %v", v.Condition, v.Reason)
+		readAll(t, again)
+	})
+}
+
+// readAll is what a successor does with a journal, and a server then.
+func readAll(t *testing.T, j *Journal) {
+	if n := len(j.Outstanding()); n > keptPlaces {
+		t.Errorf("%d keepers outstanding", n)
+	}
+	for _, n := range j.Notices() {
+		n.Died()
+	}
+	for loop := range j.shape.Loops {
+		l := j.Ledger(loop)
+		used := 0
+		for s := range l.All() {
+			used++
+			_, _ = s.Word(), s.Kind()
+		}
+		if used != l.InUse() {
+			t.Errorf("%d slots found, %d in use", used, l.InUse())
+		}
+		r := RecordAt[turn](j.Pool(loop))
+		v := r.Load()
+		v.base++
+		r.Commit(&v, stepTurn)
+		if r.Load() != v {
+			t.Error("a record in garbage does not hold what was committed")
+		}
+		for {
+			s, err := l.Open(1, 0)
+			if err != nil {
+				break
+			}
+			if s.Word() != 0 {
+				t.Error("a slot was opened with a word in it")
 			}
 		}
-		again.Outstanding()
-		_, _ = again.Ledger(0)
-	})
+		if l.InUse() != j.shape.Slots {
+			t.Errorf("%d slots in use of %d", l.InUse(), j.shape.Slots)
+		}
+	}
+	g := j.Generation()
+	if mine, err := j.Claim(); err == nil && mine != g+1 {
+		t.Errorf("claimed as %d behind %d", mine, g)
+	}
 }
 
 func TestClaimsAreCountedAndFenced(t *testing.T) {
@@ -154,25 +267,18 @@ func TestClaimsAreCountedAndFenced(t *testing.T) {
 
 func TestOutstandingCustody(t *testing.T) {
 	j, fd := mustJournal(t, smallShape)
-	mark := func(j *Journal, pid int) {
-		g, err := j.Claim()
-		if err != nil {
-			t.Fatal(err)
-		}
-		j.MarkKept(&Keeper{pid: pid, start: uint64(pid) * 10, generation: g})
-	}
-	mark(j, 101)
+	mark(t, j, 101, 1010)
 	if got := j.Outstanding(); len(got) != 0 {
 		t.Errorf("generation 1 awaits %v", got)
 	}
 	b := reopen(t, fd)
-	mark(b, 102) // and dies while it adopts
+	mark(t, b, 102, 1020) // and dies while it adopts
 	c := reopen(t, fd)
 	if _, err := c.Claim(); err != nil { // dies before it has a keeper
 		t.Fatal(err)
 	}
 	d := reopen(t, fd)
-	mark(d, 104)
+	mark(t, d, 104, 1040)
 	got := d.Outstanding()
 	want := []Sender{{Generation: 1, PID: 101, StartTime: 1010}, {Generation: 2, PID: 102, StartTime: 1020}}
 	if len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
@@ -187,324 +293,358 @@ func TestOutstandingCustody(t *testing.T) {
 	}
 }
 
+// mark claims the journal in the name of a process with such a keeper.
+func mark(t *testing.T, j *Journal, pid int, start uint64) {
+	t.Helper()
+	g, err := j.Claim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.MarkKept(&Keeper{pid: pid, start: start, generation: g})
+}
+
+func TestAKeeperInPlaceOfAnother(t *testing.T) {
+	j, fd := mustJournal(t, smallShape)
+	mark(t, j, 101, 1)
+	j.MarkKept(&Keeper{pid: 102, start: 2, generation: 1})
+	want := []Sender{{Generation: 1, PID: 102, StartTime: 2}}
+	if got := reopen(t, fd).Outstanding(); !slices.Equal(got, want) {
+		t.Errorf("awaits %v, want %v", got, want)
+	}
+}
+
+// TestAStormOfGenerations: the first of them had the connections, and its keeper
+// is not done; hundreds die behind it, each while it adopts. Nothing may be
+// forgotten that is still to come.
+func TestAStormOfGenerations(t *testing.T) {
+	const sockets = 1500
+	in, out := socketpair(t, unix.SOCK_SEQPACKET)
+	if err := unix.SetsockoptInt(int(in.Fd()), unix.SOL_SOCKET, unix.SO_SNDBUF, 4096); err != nil {
+		t.Fatal(err)
+	}
+	j, fd := mustJournal(t, smallShape)
+	p := startKeptInto(t, in, out, 1, sockets)
+	mark(t, j, p.keeper.PID, p.keeper.StartTime)
+	p.kill()
+	me := os.Getpid()
+	for name, start := range map[string]uint64{"keepers that are over": 1, "keepers that wait": startTime(me)} {
+		for range 3 * keptPlaces {
+			mark(t, reopen(t, fd), me, start)
+		}
+		all := reopen(t, fd).Outstanding()
+		if len(all) != keptPlaces || !slices.Contains(all, p.keeper) {
+			t.Errorf("%s: %d are outstanding, the first among them: %v", name, len(all), slices.Contains(all, p.keeper))
+		}
+		last := Sender{Generation: reopen(t, fd).Generation(), PID: me, StartTime: start}
+		if !slices.Contains(all, last) {
+			t.Errorf("%s: the last is not outstanding", name)
+		}
+	}
+	next := reopen(t, fd)
+	if _, err := next.Claim(); err != nil {
+		t.Fatal(err)
+	}
+	// Not those that this test stands for: it sends nothing.
+	var senders []Sender
+	for _, s := range next.Outstanding() {
+		if s.PID != me || s.StartTime == 1 {
+			senders = append(senders, s)
+		}
+	}
+	got, c := receiveAll(t, out, CustodyOptions{Senders: senders})
+	if !c.Ended(1) || len(got) != sockets+2 {
+		t.Errorf("%d descriptors of %d, %v", len(got), sockets+2, c.Err())
+	}
+	next.MarkReceived()
+	if left := next.Outstanding(); len(left) > 0 {
+		t.Errorf("%d still outstanding", len(left))
+	}
+}
+
 // TestALifeOfAConnection goes through the protocol and looks at what a
 // successor would find behind every step.
 func TestALifeOfAConnection(t *testing.T) {
 	j, fd := mustJournal(t, smallShape)
-	l := mustLedger(t, j, 1)
+	l := j.Ledger(1)
 	next := reopen(t, fd)
-	find := func() SlotState {
+	find := func() *Slot {
 		t.Helper()
-		for _, s := range mustLedger(t, next, 1).Find() {
-			return s.State()
+		var found *Slot
+		for s := range next.Ledger(1).All() {
+			if found != nil {
+				t.Fatal("more than one slot")
+			}
+			found = s
 		}
-		return SlotState{}
+		return found
 	}
-	expect := func(step string, p Progress, want Condition) Verdict {
-		t.Helper()
-		p.State = TCPEstablished
-		v := Classify(find(), p)
-		if v.Condition != want {
-			t.Errorf("%s: %v (%v), want %v", step, v.Condition, v.Reason, want)
-		}
-		return v
+	if find() != nil {
+		t.Error("a slot before there is a connection")
 	}
-	expect("accepted", Progress{}, AcceptGap)
-	s, err := l.Open(4711, 3, 0, 0)
+	s, err := l.Open(4711, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect("open", Progress{}, Idle)
-	p, _ := l.Page(100)
-	s.Attach(p, 0)
-	expect("attach", Progress{}, Idle)
-	copy(l.Bytes(p), "GET / and the next")
-	expect("received", Progress{Consumed: 18}, HalfRequest)
-	big, _ := l.Page(SmallPage + 1)
-	copy(l.Bytes(big), l.Bytes(p)[:18])
-	s.Replace(big, 0)
-	l.Free(p)
-	expect("replace", Progress{Consumed: 18}, HalfRequest)
-	s.SetNote(2)
-	s.SetPeer(99)
-	s.Complete(5)
-	if v := expect("complete", Progress{Consumed: 18}, Unanswered); v.Pending != 18 {
-		t.Errorf("%d bytes pending, want 18", v.Pending)
+	if f := find(); f == nil || f.Cookie() != 4711 || f.Kind() != 3 || f.Word() != 0 {
+		t.Errorf("opened: %+v", f)
 	}
-	head, _ := l.Page(1)
-	s.Answer(Head{Page: head, Offset: 7, Length: 40}, 55, 1000)
-	expect("answer", Progress{Consumed: 18}, Unanswered)
-	if v := expect("sent some", Progress{Consumed: 18, Written: 41}, PartlyAnswered); v.Sent != 41 {
-		t.Errorf("%d bytes sent, want 41", v.Sent)
+	record := RecordAt[turn](j.Pool(1)[64:])
+	theirs := RecordAt[turn](next.Pool(1)[64:])
+	v := turn{page: 4096, base: 7}
+	record.Commit(&v, stepTurn)
+	if f := find(); f.Word() != 0 {
+		t.Errorf("before Set the word is %d", f.Word())
 	}
-	expect("sent all", Progress{Consumed: 18, Written: 1040}, Answered)
-	st := find()
-	if st.Head != (Head{head, 7, 40}) || st.Object != 55 || st.Body != 1000 || st.Page != big || st.Kind != 3 || s.Note() != 2 || s.Peer() != 99 {
-		t.Errorf("%+v, note %d, peer %d", st, s.Note(), s.Peer())
+	s.Set(64)
+	if f := find(); f.Word() != 64 || theirs.Load() != v {
+		t.Errorf("set: word %d, record %+v", f.Word(), theirs.Load())
 	}
-	if slots, small, large := mustLedger(t, next, 1).InUse(); slots != 1 || small != 1 || large != 1 {
-		t.Errorf("a successor finds %d slots, %d small and %d large pages in use", slots, small, large)
+	for i := range uint64(5) {
+		v.rx, v.tx = i, i*i
+		record.Commit(&v, stepTold)
+		if theirs.Load() != v {
+			t.Errorf("commit %d: %+v, want %+v", i, theirs.Load(), v)
+		}
 	}
-	s.Finish(1040)
-	l.Free(head)
-	if v := expect("finish", Progress{Consumed: 18, Written: 1040}, HalfRequest); v.Pending != 13 || s.Note() != 0 {
-		t.Errorf("%d bytes pending, want 13; note %d", v.Pending, s.Note())
+	s.Set(0)
+	if f := find(); f.Word() != 0 {
+		t.Errorf("at rest the word is %d", f.Word())
 	}
-	s.Complete(13)
-	s.Answer(Head{Page: big, Offset: 100, Length: 4}, 56, UnknownBody)
-	expect("answer of unknown length", Progress{Consumed: 18, Written: 9999}, PartlyAnswered)
-	s.Finish(9999)
-	expect("finish", Progress{Consumed: 18, Written: 9999}, Idle)
-	s.Detach()
-	l.Free(big)
-	expect("detach", Progress{Consumed: 18, Written: 9999}, Idle)
+	s.Set(64)
 	l.Close(s)
-	expect("close", Progress{Consumed: 18, Written: 9999}, Closing)
-	if slots, small, large := l.InUse(); slots+small+large != 0 {
-		t.Errorf("in use at the end: %d slots, %d small, %d large pages", slots, small, large)
+	if find() != nil {
+		t.Error("a slot behind Close")
+	}
+	again := mustOpen(t, l, 4712)
+	if again != s || again.Word() != 0 {
+		t.Errorf("the next connection finds the word %d", again.Word())
 	}
 }
 
-func TestClassify(t *testing.T) {
-	page := Page(1)
-	slot := func(change func(s *SlotState)) SlotState {
-		s := SlotState{Cookie: 1, Rx: 1000, Tx: 5000, Page: page, Base: 900}
-		change(&s)
-		return s
-	}
-	plain := slot(func(*SlotState) {})
-	whole := slot(func(s *SlotState) { s.Request = 50 })
-	head := slot(func(s *SlotState) { s.Request, s.Head, s.Body = 50, Head{page, 0, 30}, 70 })
-	endless := slot(func(s *SlotState) { s.Request, s.Head, s.Body = 50, Head{page, 0, 30}, UnknownBody })
-	empty := slot(func(s *SlotState) { s.Request, s.Head, s.Body = 50, Head{page, 0, 30}, 0 })
-	bare := slot(func(s *SlotState) { s.Page, s.Base = 0, 0 })
-	upload := slot(func(s *SlotState) { s.Request, s.Base = 1<<40, 1<<33 })
-	wrapped := slot(func(s *SlotState) { s.Rx, s.Base = 1<<baseBits+10, 0 })
-	none := SlotState{}
-	for what, c := range map[string]struct {
-		s               SlotState
-		consumed, wrote uint64
-		state           TCPState
-		want            Condition
-		reason          LossReason
-	}{
-		"no slot, nothing moved":           {none, 0, 0, TCPEstablished, AcceptGap, NotLost},
-		"no slot, peer is done already":    {none, 0, 0, TCPCloseWait, AcceptGap, NotLost},
-		"no slot, we had shut down":        {none, 0, 0, TCPFinWait2, Closing, NotLost},
-		"no slot, was read":                {none, 1, 0, TCPEstablished, Closing, NotLost},
-		"no slot, was written":             {none, 0, 1, TCPEstablished, Closing, NotLost},
-		"no slot, reset":                   {none, 0, 0, TCPClose, Lost, Gone},
-		"reset":                            {plain, 1000, 5000, TCPClose, Lost, Gone},
-		"idle":                             {bare, 1000, 5000, TCPEstablished, Idle, NotLost},
-		"idle, the page still there":       {plain, 1000, 5000, TCPEstablished, Idle, NotLost},
-		"idle, peer is done":               {bare, 1000, 5000, TCPCloseWait, Idle, NotLost},
-		"one byte":                         {plain, 1001, 5000, TCPEstablished, HalfRequest, NotLost},
-		"full page":                        {plain, 900 + SmallPage, 5000, TCPEstablished, HalfRequest, NotLost},
-		"more than the page":               {plain, 901 + SmallPage, 5000, TCPEstablished, Lost, OutsidePage},
-		"bytes and no page":                {bare, 1001, 5000, TCPEstablished, Lost, NoPage},
-		"whole request":                    {whole, 1050, 5000, TCPEstablished, Unanswered, NotLost},
-		"whole request, one behind it":     {whole, 1080, 5000, TCPEstablished, Unanswered, NotLost},
-		"request longer than what came":    {whole, 1049, 5000, TCPEstablished, Lost, ShortRequest},
-		"read too little":                  {plain, 999, 5000, TCPEstablished, Lost, ConsumedTooFew},
-		"written too little":               {plain, 1000, 4999, TCPEstablished, Lost, WrittenTooFew},
-		"sent without a head":              {whole, 1050, 5001, TCPEstablished, Lost, SentWithoutHead},
-		"idle and sent":                    {bare, 1000, 5001, TCPEstablished, Lost, SentWithoutHead},
-		"head committed, nothing sent":     {head, 1050, 5000, TCPEstablished, Unanswered, NotLost},
-		"part of the head":                 {head, 1050, 5029, TCPEstablished, PartlyAnswered, NotLost},
-		"head, no body yet":                {head, 1050, 5030, TCPEstablished, PartlyAnswered, NotLost},
-		"all but a byte":                   {head, 1050, 5099, TCPEstablished, PartlyAnswered, NotLost},
-		"all":                              {head, 1050, 5100, TCPEstablished, Answered, NotLost},
-		"more than all":                    {head, 1050, 5101, TCPEstablished, Lost, SentTooMany},
-		"all of an empty body":             {empty, 1050, 5030, TCPEstablished, Answered, NotLost},
-		"unknown length":                   {endless, 1050, 1 << 50, TCPEstablished, PartlyAnswered, NotLost},
-		"upload passed on, page moved":     {upload, 1 << 33, 5000, TCPEstablished, Lost, ShortRequest},
-		"upload received to its end":       {upload, 1000 + 1<<40, 5000, TCPEstablished, Lost, OutsidePage},
-		"behind 16 TiB the base is modulo": {wrapped, 1<<baseBits + 20, 5000, TCPEstablished, HalfRequest, NotLost},
-	} {
-		v := Classify(c.s, Progress{Consumed: c.consumed, Written: c.wrote, State: c.state})
-		if v.Condition != c.want || v.Reason != c.reason {
-			t.Errorf("%s: got %v (%v), want %v (%v)", what, v.Condition, v.Reason, c.want, c.reason)
-		}
-	}
-}
-
-func TestNamesOfConditionsAndReasons(t *testing.T) {
-	for c := range conditions + 1 {
-		if c.String() == "" {
-			t.Errorf("condition %d has no name", uint8(c))
-		}
-	}
-	for r := range reasons + 1 {
-		if r.String() == "" {
-			t.Errorf("reason %d has no name", uint8(r))
-		}
-	}
-}
-
-func TestPagesAndSlotsComeBack(t *testing.T) {
+func TestSlotsComeBack(t *testing.T) {
 	j, fd := mustJournal(t, smallShape)
-	l := mustLedger(t, j, 0)
+	l := j.Ledger(0)
+	if _, err := l.Open(0, 0); err == nil || l.InUse() != 0 {
+		t.Errorf("a connection without a cookie: %v", err)
+	}
 	var slots []*Slot
 	for i := range smallShape.Slots {
-		s, err := l.Open(uint64(i+1), 0, 0, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		slots = append(slots, s)
+		slots = append(slots, mustOpen(t, l, uint64(i+1)))
 	}
-	if _, err := l.Open(99, 0, 0, 0); !errors.Is(err, ErrJournalFull) {
+	if _, err := l.Open(99, 0); !errors.Is(err, ErrJournalFull) {
 		t.Errorf("a full journal: %v", err)
 	}
-	var pages []Page
-	for range smallShape.Small {
-		p, ok := l.Page(1)
-		if !ok || p.Large() || len(l.Bytes(p)) != SmallPage {
-			t.Fatalf("page %#x, %v", p, ok)
-		}
-		pages = append(pages, p)
-	}
-	if _, ok := l.Page(1); ok {
-		t.Error("more small pages than there are")
-	}
-	if _, ok := l.Page(LargePage + 1); ok {
-		t.Error("a page larger than any")
-	}
-	// Slots 2 and 5 hold pages 2 and 5; the others are closed, and their
-	// pages were in nobody's name.
 	for i, s := range slots {
-		if i == 2 || i == 5 {
-			s.Attach(pages[i], 0)
-			continue
+		if i != 2 && i != 5 {
+			l.Close(s)
 		}
-		l.Close(s)
 	}
-	next := mustLedger(t, reopen(t, fd), 0)
-	if s, small, large := next.InUse(); s != 2 || small != 2 || large != 0 {
-		t.Errorf("found %d slots, %d small, %d large pages in use, want 2, 2, 0", s, small, large)
+	other := reopen(t, fd).Ledger(1)
+	next := reopen(t, fd).Ledger(0)
+	if next.InUse() != 2 || l.InUse() != 2 || other.InUse() != 0 {
+		t.Errorf("found %d slots in use, and %d of the other loop, want 2 and 0", next.InUse(), other.InUse())
 	}
-	taken := map[Page]bool{pages[2]: true, pages[5]: true}
-	for range smallShape.Small - 2 {
-		p, ok := next.Page(1)
-		if !ok || taken[p] {
-			t.Fatalf("page %#x, %v: in use or none", p, ok)
+	var cookies []uint64
+	for s := range next.All() {
+		cookies = append(cookies, s.Cookie())
+	}
+	if !slices.Equal(cookies, []uint64{3, 6}) {
+		t.Errorf("found the slots of %v, want 3 and 6", cookies)
+	}
+	for i := range smallShape.Slots - 2 {
+		if s := mustOpen(t, next, uint64(100+i)); slices.Contains(cookies, s.Cookie()) {
+			t.Error("a slot in use was given away")
 		}
-		taken[p] = true
 	}
-	if len(next.Find()) != 2 {
-		t.Errorf("%d slots found", len(next.Find()))
+	if _, err := next.Open(99, 0); !errors.Is(err, ErrJournalFull) {
+		t.Errorf("a full journal: %v", err)
+	}
+	for range next.All() {
+		break // may be left early
 	}
 }
 
-func TestPagesDoNotOverlap(t *testing.T) {
-	j, _ := mustJournal(t, smallShape)
-	var all [][]byte
-	for loop := range smallShape.Loops {
-		l := mustLedger(t, j, loop)
-		for _, n := range []int{1, LargePage} {
-			for p, ok := l.Page(n); ok; p, ok = l.Page(n) {
-				all = append(all, l.Bytes(p))
+// TestARecordBetweenItsTwoStores: what a death leaves, by hand.
+func TestARecordBetweenItsTwoStores(t *testing.T) {
+	r := RecordAt[turn](make([]byte, RecordSize[turn]()))
+	a, b := turn{rx: 1, body: 11}, turn{rx: 2, body: 22}
+	r.Commit(&a, stepTurn)
+	r.bank[(r.cur.Load()+1)&1].rx = 2 // one word of the next value, and no more
+	if r.Load() != a {
+		t.Errorf("half of a value shows: %+v", r.Load())
+	}
+	r.Commit(&b, stepTurn)
+	if r.Load() != b {
+		t.Errorf("%+v, want %+v", r.Load(), b)
+	}
+}
+
+func TestARecordInGarbage(t *testing.T) {
+	for _, cur := range []uint64{0, 1, 2, 1<<63 + 1, ^uint64(0), ^uint64(0) - 1} {
+		mem := bytes.Repeat([]byte{0xa5}, RecordSize[turn]())
+		binary.NativeEndian.PutUint64(mem, cur)
+		r := RecordAt[turn](mem)
+		garbage := r.bank[cur&1]
+		if r.Load() != garbage {
+			t.Errorf("cur %#x: loads something else than what lies there", cur)
+		}
+		for i := range uint64(3) { // over the end of cur
+			v := turn{rx: i, tx: i}
+			if r.Commit(&v, stepTurn); r.Load() != v {
+				t.Errorf("cur %#x: commit %d was not kept", cur, i)
 			}
 		}
 	}
-	if len(all) != 2*9 {
-		t.Fatalf("%d pages", len(all))
+}
+
+func TestARecordThatDoesNotFitIsABug(t *testing.T) {
+	mem := make([]byte, 4096)
+	mustPanic(t, "too short", func() { RecordAt[turn](mem[:RecordSize[turn]()-1]) })
+	mustPanic(t, "crooked", func() { RecordAt[turn](mem[4:]) })
+	mustPanic(t, "nothing", func() { RecordAt[turn](nil) })
+}
+
+// A whole is a value of which a part shows: all its words are one number.
+type whole [32]uint64
+
+func (w whole) is() (n uint64, ok bool) {
+	return w[0], w == wholeOf(w[0])
+}
+
+func wholeOf(n uint64) (w whole) {
+	for i := range w {
+		w[i] = n
 	}
-	for i, p := range all {
-		copy(p, bytes.Repeat([]byte{byte(i + 1)}, len(p)))
+	return w
+}
+
+// runCommitter lives through connections, one behind the other in each of its
+// slots, whose record is the one that the word says. 3: the journal.
+func runCommitter() error {
+	j, err := OpenJournal(3)
+	if err != nil {
+		return err
 	}
-	for i, p := range all {
-		if bytes.Count(p, []byte{byte(i + 1)}) != len(p) {
-			t.Errorf("page %d was overwritten", i)
+	if _, err := j.Claim(); err != nil {
+		return err
+	}
+	l := j.Ledger(0)
+	var slots []*Slot
+	for s := range l.All() {
+		slots = append(slots, s)
+	}
+	records := j.Pool(0)
+	size := RecordSize[whole]()
+	for n := j.Generation() << 32; ; n++ {
+		for len(slots) > int(n%4) {
+			l.Close(slots[0])
+			slots = slots[1:]
+		}
+		s, err := l.Open(n+1, uint32(n))
+		if err != nil {
+			return err
+		}
+		slots = append(slots, s)
+		at := size * (1 + l.index(s))
+		v := wholeOf(n << 8)
+		RecordAt[whole](records[at:]).Commit(&v, UserStep)
+		s.Set(uint64(at))
+		for i := range n % 5 {
+			v = wholeOf(n<<8 + i + 1)
+			RecordAt[whole](records[at:]).Commit(&v, UserStep)
 		}
 	}
 }
 
-func TestADamagedSlotIsFound(t *testing.T) {
-	for what, spoil := range map[string]func(a, b *Slot){
-		"two slots with one page": func(a, b *Slot) { a.Attach(1, 0); b.Attach(1, 0) },
-		"a page that is not":      func(a, _ *Slot) { a.Attach(7, 0) },
-		"a large one that is not": func(a, _ *Slot) { a.Attach(largePageBit|4, 0) },
-		"number zero":             func(a, _ *Slot) { a.Attach(largePageBit, 0) },
-	} {
-		j, fd := mustJournal(t, smallShape)
-		l := mustLedger(t, j, 0)
-		a, _ := l.Open(1, 0, 0, 0)
-		b, _ := l.Open(2, 0, 0, 0)
-		spoil(a, b)
-		if _, err := reopen(t, fd).Ledger(0); !errors.Is(err, ErrNotJournal) {
-			t.Errorf("%s: %v, want ErrNotJournal", what, err)
+// runDier commits to a record, and dies where the environment says. 3: memory.
+func runDier() error {
+	mem, err := mapShared(3, pageSize)
+	if err != nil {
+		return err
+	}
+	r := RecordAt[whole](mem)
+	for n := range uint64(10) {
+		v := wholeOf(n + 1)
+		r.Commit(&v, UserStep)
+	}
+	return errors.New("alive")
+}
+
+// TestTheJournalOfADeadProcess: killed at any instruction, it leaves slots that
+// are somebody's or nobody's, and whole records that belong to them.
+func TestTheJournalOfADeadProcess(t *testing.T) {
+	j, fd := mustJournal(t, Geometry{Loops: 1, Slots: 8, Pool: 8192})
+	file := os.NewFile(uintptr(mustDup(t, fd)), "journal")
+	defer file.Close()
+	rng := rand.New(rand.NewPCG(1, 1))
+	looked, withRecord := 0, 0
+	for range 60 {
+		before := j.Generation()
+		first := j.Slot(0, 0).Cookie() + j.Slot(0, 1).Cookie()
+		c := startRole(t, "committer", nil, []*os.File{file})
+		eventually(t, "a life of its own", func() bool {
+			return j.Generation() > before && j.Slot(0, 0).Cookie()+j.Slot(0, 1).Cookie() != first
+		})
+		for range rng.IntN(2000) {
+			_ = j.Generation()
 		}
+		c.kill()
+		next := reopen(t, fd)
+		for s := range next.Ledger(0).All() {
+			looked++
+			if uint32(s.Cookie()-1) != s.Kind() {
+				t.Fatalf("slot of %#x has the kind of %#x", s.Cookie(), s.Kind())
+			}
+			if s.Word() == 0 {
+				continue
+			}
+			withRecord++
+			n, ok := RecordAt[whole](next.Pool(0)[s.Word():]).Load().is()
+			if !ok || n>>8 != s.Cookie()-1 {
+				t.Fatalf("slot of %#x has the record of %#x, whole: %v", s.Cookie(), n, ok)
+			}
+		}
+	}
+	if withRecord == 0 {
+		t.Errorf("%d slots were found, none with a record", looked)
 	}
 }
 
-func TestHeadsArePackedWhole(t *testing.T) {
-	rng := rand.New(rand.NewPCG(3, 4))
-	for range 10_000 {
-		p := Page(1 + rng.IntN(maxPages))
-		if rng.IntN(2) == 0 {
-			p |= largePageBit
-		}
-		off := rng.IntN(p.Len())
-		h := Head{Page: p, Offset: off, Length: 1 + rng.IntN(p.Len()-off)}
-		if got := unpackHead(h.pack()); got != h || h.pack() == 0 {
-			t.Fatalf("%+v became %+v", h, got)
-		}
-		base := rng.Uint64()
-		b := packBuffer(p, base)
-		if Page(b>>baseBits) != p || b&baseMask != base&baseMask {
-			t.Fatalf("page %#x, base %#x became %#x", p, base, b)
-		}
+func mustDup(t *testing.T, fd int) int {
+	t.Helper()
+	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if unpackHead(0).Length != 0 {
-		t.Error("no head has a length")
-	}
-}
-
-func TestAHeadOutsideOfItsPageIsABug(t *testing.T) {
-	j, _ := mustJournal(t, smallShape)
-	s := j.Slot(0, 0)
-	for _, h := range []Head{{}, {Page: 1}, {Page: 1, Offset: SmallPage, Length: 1}, {Page: 1, Length: SmallPage + 1}} {
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Errorf("%+v was committed", h)
-				}
-			}()
-			s.Answer(h, 0, 0)
-		}()
-	}
+	return d
 }
 
 func TestStepsDoNotAllocate(t *testing.T) {
 	j, _ := mustJournal(t, smallShape)
-	l := mustLedger(t, j, 0)
-	s, err := l.Open(1, 0, 0, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := testing.AllocsPerRun(100, func() { oneRequest(l, s, 0) }); n > 0 {
+	l := j.Ledger(0)
+	s := mustOpen(t, l, 1)
+	r := RecordAt[turn](j.Pool(0))
+	if n := testing.AllocsPerRun(100, func() { oneRequest(s, r) }); n > 0 {
 		t.Errorf("%v allocations in a request", n)
 	}
 }
 
 // oneRequest is what the journal of one request costs.
-func oneRequest(l *Ledger, s *Slot, tx uint64) {
-	p, _ := l.Page(512)
-	s.Attach(p, 0)
-	s.Complete(0)
-	s.Answer(Head{Page: p, Offset: 2048, Length: 200}, 7, 1024)
-	s.Finish(tx)
-	s.Detach()
-	l.Free(p)
+func oneRequest(s *Slot, r *Record[turn]) {
+	v := turn{page: 4096}
+	r.Commit(&v, stepTurn)
+	s.Set(1)
+	v.head, v.headLen, v.body = 8192, 200, 1024
+	r.Commit(&v, stepTold)
+	s.Set(0)
 }
 
 func TestPopulateAndKeepFromChildren(t *testing.T) {
-	j, _ := mustJournal(t, Geometry{Loops: 2, Slots: 1000, Small: 4})
-	if err := j.Populate(100); err != nil {
-		t.Error(err)
-	}
-	if err := j.Populate(1 << 20); err != nil {
-		t.Error(err)
+	j, _ := mustJournal(t, Geometry{Loops: 2, Slots: 1000, Pool: 1 << 16})
+	for _, n := range []int{0, 1, 100, 1 << 20} {
+		if err := j.Populate(n); err != nil {
+			t.Errorf("populate %d: %v", n, err)
+		}
 	}
 	if err := j.KeepFromChildren(); err != nil {
 		t.Error(err)

@@ -137,7 +137,7 @@ func endKeeper(t testing.TB, s Sender) {
 		return
 	}
 	_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000); err != nil {
+	if _, err := pollFor([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10*time.Second, false); err != nil {
 		t.Error(err)
 	}
 }
@@ -522,6 +522,27 @@ func TestReceiverThatTakesOverFromADeadOne(t *testing.T) {
 	got, c := receiveAll(t, out, CustodyOptions{Senders: []Sender{p.keeper}})
 	if c.Err() != nil || taken+len(got) != 1202 {
 		t.Errorf("%d + %d descriptors, want 1202; %v", taken, len(got), c.Err())
+	}
+}
+
+// TestMessagesBehindTheLastEnd: of a keeper that is over, and that nobody named
+// because there were too many.
+func TestMessagesBehindTheLastEnd(t *testing.T) {
+	in, out := socketpair(t, unix.SOCK_SEQPACKET)
+	end := custodyMessage{magic: custodyMagic, op: custodyEnd, generation: 2}
+	if _, err := in.Write(unsafe.Slice((*byte)(unsafe.Pointer(&end)), custodyHeaderLen)); err != nil {
+		t.Fatal(err)
+	}
+	p := startKeptInto(t, in, out, 1, 300)
+	p.kill()
+	eventually(t, "end of the keeper", p.keeper.over)
+	got, c := receiveAll(t, out, CustodyOptions{Senders: []Sender{{Generation: 2}}})
+	if c.Err() != nil || len(got) != 302 || !c.Ended(1) || !c.Ended(2) {
+		t.Errorf("%d descriptors, want 302; %v", len(got), c.Err())
+	}
+	_, c = receiveAll(t, out, CustodyOptions{Timeout: 10 * time.Millisecond})
+	if !errors.Is(c.Err(), os.ErrDeadlineExceeded) {
+		t.Errorf("something was left in the socket: %v", c.Err())
 	}
 }
 

@@ -133,8 +133,7 @@ const mostDrained = 1 << 20
 
 func (r *Refuser) answer(f *os.File) error {
 	// A quarter of the time for the request to begin, the rest for the farewell.
-	start := time.Now()
-	if err := r.setDeadline(f, start.Add(r.o.Linger/4)); err != nil {
+	if err := r.setDeadline(f, time.Now().Add(r.o.Linger/4)); err != nil {
 		return err
 	}
 	buf := make([]byte, 4096)
@@ -142,7 +141,8 @@ func (r *Refuser) answer(f *os.File) error {
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("refuse connection: %w", err) // gone already
 	}
-	if err := r.setDeadline(f, start.Add(r.o.Linger)); err != nil {
+	// From now on: a process that did not run for so long owes an answer all the same.
+	if err := r.setDeadline(f, time.Now().Add(r.o.Linger-r.o.Linger/4)); err != nil {
 		return err
 	}
 	if _, err := f.Write(r.text(buf[:n])); err != nil {

@@ -71,7 +71,7 @@ func TestUploadIsReadToTheEndOrBound(t *testing.T) {
 }
 
 func TestSilentClientIsAnsweredAndClosedInTime(t *testing.T) {
-	r := NewRefuser(RefuserOptions{Linger: 40 * time.Millisecond})
+	r := NewRefuser(RefuserOptions{Linger: 400 * time.Millisecond})
 	defer r.Close()
 	c := refused(t, r)
 	if resp, _ := answerTo(t, c, "GET"); resp.StatusCode != 503 {

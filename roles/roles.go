@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,9 +15,11 @@ import (
 
 	"trafficd/roles/cop"
 	"trafficd/roles/ctl"
+	"trafficd/roles/demo"
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
+	"trafficd/roles/internal/program"
 	"trafficd/roles/manager"
 	"trafficd/roles/server"
 )
@@ -114,7 +117,8 @@ Ask and command a running instance:
 		},
 	}
 	root.SetVersionTemplate("trafficd {{.Version}}\n")
-	root.AddCommand(copCommand(), roleCommand("manager", "manager", runManager), roleCommand("server", "server", runServer), ctl.Command())
+	root.AddCommand(copCommand(), roleCommand("manager", "manager", runManager), roleCommand("server", "server", runServer), ctl.Command(), demo.Command())
+	root.AddCommand(versionCommand())
 	root.AddCommand(topics()...)
 	return root
 }
@@ -126,6 +130,19 @@ func version() string {
 		v = info.Main.Version
 	}
 	return fmt.Sprintf("%s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// versionCommand is what an upgrade asks of an executable before it uses it.
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Say which version this is, and which it can work with",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := io.WriteString(cmd.OutOrStdout(), program.Text(version()))
+			return err
+		},
+	}
 }
 
 func copCommand() *cobra.Command {
@@ -181,4 +198,6 @@ func addFlags(cmd *cobra.Command, o *config.Overrides) {
 	f.StringArrayVar(&o.Map, "map", nil, "send requests below a prefix to an origin, as `PREFIX=ORIGIN`; repeatable")
 	f.StringVar(&o.Autoconf, "autoconf", "", "serve proxy.pac and metrics on `ADDR`, or off (default 127.0.0.1:8083)")
 	f.StringVar(&o.Threads, "threads", "", "run `N` event loops (default: one for each CPU)")
+	f.StringVar(&o.Custody, "custody", "", "keep connections through the death of a server, `true` or false (default true)")
+	f.Lookup("custody").NoOptDefVal = "true"
 }

@@ -74,10 +74,11 @@ func (c *cop) spawn() {
 	now := c.env.now()
 	c.generation++
 	c.started = true
-	p, err := c.env.start(c.generation, c.heritage)
+	p, err := c.env.start(c.program, c.generation, c.heritage)
 	if err != nil {
 		c.log.Error().Err(err).Uint64("generation", c.generation).Msg("manager could not be started")
-		c.failed(now, 0)
+		c.managerDied(0, err.Error())
+		c.failed(now, 0, supervise.FaultOwn)
 		return
 	}
 	w := &c.manager
@@ -99,6 +100,9 @@ func (c *cop) becameReady(w *ward, p process) {
 	c.first = false
 	c.about(c.log.Info(), w).Msg(w.role.String() + " is ready")
 	c.recordSuccessor(w)
+	if w.role == supervise.Manager {
+		c.managerReady(p.PID())
+	}
 }
 
 // died takes in that p is gone. While the gate is busy with it that waits for the
@@ -112,22 +116,22 @@ func (c *cop) died(w *ward, p process) {
 		return
 	}
 	now := c.env.now()
-	status, refusal := p.Status(), p.Refusal()
-	ready := w.readyFor(now)
+	d := c.deathOf(w)
 	level := zerolog.WarnLevel
 	if w.state == supervise.Draining || c.phase != running {
 		level = zerolog.InfoLevel
 	}
-	e := c.about(c.log.WithLevel(level), w).Stringer("status", status).Dur("ready_for_ms", ready)
-	if refusal != nil {
-		e = e.Str("reason", refusal.Error())
+	e := c.about(c.log.WithLevel(level), w).Stringer("status", d.Status).Dur("ready_for_ms", d.Ready)
+	if d.Refusal != "" {
+		e = e.Str("reason", d.Refusal)
 	}
 	e.Msg(w.role.String() + " died")
-	c.recordDeath(c.deathOf(w, status, refusal))
+	c.recordDeath(d)
 	c.buried(w, w.enter(supervise.Exit, now))
 	// The plan for the next manager comes before what waited for this one's end.
 	if w.role == supervise.Manager && c.phase == running {
-		c.succeed(now, status, refusal, ready)
+		c.succeed(now, d)
+		c.managerDied(d.PID, d.Why())
 	}
 	w.drop()
 }
@@ -145,14 +149,14 @@ func (c *cop) buried(w *ward, do supervise.Action) {
 }
 
 // succeed decides when, and whether, the next manager is started.
-func (c *cop) succeed(now time.Time, status supervise.Status, refusal error, ready time.Duration) {
-	class := supervise.Classify(status)
-	reason := "manager died: " + status.String()
-	if refusal != nil {
-		reason = refusal.Error()
+func (c *cop) succeed(now time.Time, d supervise.Death) {
+	status, class := d.Status, supervise.Classify(d.Status)
+	reason := d.Refusal
+	if reason == "" {
+		reason = "manager died: " + status.String()
 	}
 	switch {
-	case c.first && (class == supervise.Permanent || refusal != nil):
+	case c.first && (class == supervise.Permanent || d.Refusal != ""):
 		// Nothing runs yet, and whoever started us should be told, not kept waiting.
 		code := exitcode.Failed
 		if status.Known && status.Signal == 0 && status.Code != 0 {
@@ -165,19 +169,23 @@ func (c *cop) succeed(now time.Time, status supervise.Status, refusal error, rea
 	case class == supervise.Done:
 		// Somebody asked this manager to go, not the instance: a planned restart. One
 		// that was never ready is still a failed start, or two of them would chase each other.
-		if ready > 0 {
+		if d.Ready > 0 {
 			c.due = now
 			return
 		}
-		c.failed(now, ready)
+		c.failed(now, 0, supervise.FaultOwn)
 	default:
-		c.failed(now, ready)
+		c.failed(now, d.Ready, d.Fault)
 	}
 }
 
 // failed plans the next start after a death that nobody asked for.
-func (c *cop) failed(now time.Time, ready time.Duration) {
-	delay := c.backoff.Died(now, ready)
+func (c *cop) failed(now time.Time, ready time.Duration, f supervise.Fault) {
+	died := c.backoff.Died
+	if f.Outside() {
+		died = c.backoff.DiedOutside
+	}
+	delay := died(now, ready)
 	c.due = now.Add(delay)
 	held := ready == 0 && c.flap.Failed(now)
 	switch {
@@ -331,6 +339,9 @@ func (c *cop) count(d supervise.Decision) {
 		return
 	}
 	r := c.region.Role(roleID(d.Role))
+	if !d.Final && d.Err == nil && d.Cause != supervise.Requested {
+		r.Condemned.Store(uint64(d.PID)) // whoever finds it dead knows what of
+	}
 	switch {
 	case !d.Final && d.Err == nil:
 		r.KillsDecided.Add(1)

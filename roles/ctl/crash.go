@@ -146,10 +146,18 @@ func writeCrashes(w io.Writer, list []crash.Summary) error {
 		if len(s.Problems) > 0 {
 			cause += " (incomplete)"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", s.ID, s.When.Local().Format("2006-01-02 15:04:05.000"), plain(s.Dead.Role),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", s.ID, s.When.Local().Format("2006-01-02 15:04:05.000"), plain(role(s)),
 			s.Status, plain(cause), s.Resumed, s.Lost, milliseconds(s.TookMS))
 	}
 	return t.Flush()
+}
+
+// role is what the dead was, in one word.
+func role(s crash.Summary) string {
+	if s.Standby {
+		return "standby"
+	}
+	return s.Dead.Role
 }
 
 // milliseconds is a time to the microsecond, or a hyphen if it is not known.
@@ -206,9 +214,12 @@ func writeDeath(w io.Writer, r *crash.Record) {
 	if r.UptimeSeconds > 0 {
 		fmt.Fprintf(w, "had run\t%s\n", seconds(r.UptimeSeconds))
 	}
-	if r.Successor == nil {
+	switch {
+	case r.Standby && r.Successor == nil:
+		fmt.Fprintf(w, "taken over by\tnobody, it was a standby\n")
+	case r.Successor == nil:
 		fmt.Fprintf(w, "taken over by\tnobody yet\n")
-	} else {
+	default:
 		fmt.Fprintf(w, "taken over by\t%s\n", who(*r.Successor))
 		fmt.Fprintf(w, "that took\t%s ms\n", milliseconds(r.TookMS))
 	}

@@ -84,6 +84,21 @@ main.f()
 (the rest was cut)
 `
 
+// A standby is called one.
+func TestCrashOfAStandby(t *testing.T) {
+	i := newInstance(t)
+	dead := crash.Process{Role: "server", PID: 4713, StartTime: 100}
+	if err := (crash.Store{Dir: i.root.Crashes()}).WriteDeath(crash.Death{When: crashed, Dead: dead, Standby: true, Cause: crash.Outside}); err != nil {
+		t.Fatal(err)
+	}
+	if out, _, err := i.run("crash", "list"); err != nil || !strings.Contains(out, "  standby  ") {
+		t.Errorf("%v; %s", err, out)
+	}
+	if out, _, err := i.run("crash", "show", "last"); err != nil || !strings.Contains(out, "nobody, it was a standby") {
+		t.Errorf("%v; %s", err, out)
+	}
+}
+
 // "An operator wants this most when everything is down."
 func TestCrashesWithoutAnInstance(t *testing.T) {
 	local(t)

@@ -9,6 +9,7 @@ import (
 	"trafficd/roles/internal/control"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/stats"
+	"trafficd/roles/internal/supervise"
 )
 
 // reloadLimit is how long a server may take to adopt a configuration.
@@ -75,6 +76,9 @@ func (m *manager) accept(cfg *config.Config, u *unit, end func(reloaded)) {
 	m.published = m.env.now()
 	m.clearAlarm()
 	m.tellCop()
+	if n := m.next; n != nil && n.line != nil && n.state == supervise.Standby {
+		m.publish(n)
+	}
 	m.wg.Go(func() {
 		err := m.env.save(cfg)
 		m.post(func() {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/control"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heartbeat"
@@ -41,6 +42,7 @@ var routes = map[string]route{
 	control.PathStop:         {http.MethodPost, (*controller).stop},
 	control.PathLogReopen:    {http.MethodPost, (*controller).logReopen},
 	control.PathCrashes:      {http.MethodGet, (*controller).crashList},
+	control.PathUpgrade:      {http.MethodPost, (*controller).upgrade},
 	heartbeat.Path:           {http.MethodGet, (*controller).heartbeat},
 }
 
@@ -198,7 +200,7 @@ func (c *controller) restartServer(w http.ResponseWriter, r *http.Request, now b
 	if err != nil {
 		return err
 	}
-	control.Write(w, control.Restarted{PID: a.pid, Generation: a.generation})
+	control.Write(w, control.Restarted{PID: a.pid, Generation: a.generation, OldPID: a.oldPID, OldGeneration: a.oldGeneration})
 	return nil
 }
 
@@ -256,6 +258,23 @@ func (c *controller) logReopen(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	control.Write(w, struct{}{})
+	return nil
+}
+
+// upgrade begins an upgrade: what comes of it is in the status.
+func (c *controller) upgrade(w http.ResponseWriter, r *http.Request) error {
+	var b control.Upgrade
+	if err := control.Read(w, r, &b); err != nil {
+		return err
+	}
+	a, err := await(c, r, func(answer chan<- ordered) { c.m.upgrade(b.Binary, func(o ordered) { answer <- o }) })
+	if err == nil {
+		err = a.err
+	}
+	if err != nil {
+		return err
+	}
+	control.Write(w, a.report)
 	return nil
 }
 
@@ -318,14 +337,32 @@ func (m *manager) restart(now bool, answer chan<- restarts) {
 	}
 	m.waiters = append(m.waiters, answer)
 	m.clearAlarm()
-	if m.next != nil {
-		return // one is on its way
+	switch n := m.next; {
+	case n == nil:
+		m.wanted = true
+	case n.told || !m.active.serves():
+		// It is on its way to where it is wanted.
+	case m.estate.custody() && m.outdated():
+		m.discard(n, "the configuration asks for another server")
+		m.wanted = true
+	case m.planned.IsZero():
+		m.planned = m.env.now()
 	}
-	m.wanted = true
 	if now && m.active != nil {
-		m.active.asked = true
+		m.active.asked, m.active.reason = true, "restart without drain"
+		m.relief = relief{old: m.active}
 		m.kill(m.active, supervise.Requested, "restart without drain", supervise.Escalation{}, nil)
 	}
+}
+
+// outdated reports whether servers of the present shape are not what the configuration says.
+func (m *manager) outdated() bool {
+	for _, c := range config.NeedRestart(config.Diff(m.estate.standing(m.cfg), m.cfg)) {
+		if !managersOwn(c.Name) {
+			return true
+		}
+	}
+	return false
 }
 
 var errIsStopping = control.Errorf(http.StatusConflict, exitcode.TryAgain, "the instance is stopping")

@@ -14,19 +14,6 @@ import (
 	"trafficd/roles/internal/supervise"
 )
 
-// death is what the manager knows of one.
-type death struct {
-	role       string
-	pid        int
-	generation uint64
-	startTime  uint64 // 0: not known
-	status     supervise.Status
-	asked      string        // for what its end was asked; "": it was not
-	gate       string        // why the gate killed it, if this is not what was reported last; "": see crash.Ledger
-	reason     string        // what it said before it went
-	uptime     time.Duration // 0: not known
-}
-
 // newLedger makes the manager's ledger of deaths; one that keeps nothing if there is no run root.
 func newLedger(self birth) crash.Ledger {
 	return crash.NewLedger(storeOf(self.runRoot), crash.Process{
@@ -45,27 +32,21 @@ func storeOf(runRoot string) crash.Store {
 	return crash.Store{Dir: root.Crashes(), Log: root.LogFile()}
 }
 
-// recordDeath has a death recorded. An instance that stops because it was told to is no crash.
-func (m *manager) recordDeath(d death) {
-	if m.phase != running && d.asked != "" {
+// putOnRecord has a death recorded, and who came after the dead if somebody was faster than the news. While the instance
+// stops, no end is a crash.
+func (m *manager) putOnRecord(d supervise.Death) {
+	if m.phase > leaving {
 		return
 	}
-	m.record(m.crashes.Died(crash.Death{
-		When:   m.env.now(),
-		Dead:   crash.Process{Role: d.role, PID: d.pid, StartTime: d.startTime, Generation: d.generation},
-		Status: crash.StatusOf(d.status), Asked: d.asked, Gate: d.gate, Reason: d.reason,
-		UptimeSeconds: d.uptime.Seconds(),
-	}, m.vacated(d)))
+	m.record(m.crashes.Died(crash.DeathOf(d), d.Vacant))
+	if a := m.active; d.Role == roleServer && a != nil && a.state == supervise.Ready && a.generation > d.Generation {
+		m.recordSuccessor(roleServer, a.p.PID(), a.generation, a.since)
+	}
 }
 
-// vacated reports whether the place of the dead is empty. One that was replaced before it died leaves none.
-func (m *manager) vacated(d death) bool {
-	return d.role != roleServer || m.active == nil || m.active.p.PID() == d.pid
-}
-
-// recordSuccessor notes who came after the last of a role that died, if one did.
-func (m *manager) recordSuccessor(role string, pid int, generation uint64) {
-	m.record(m.crashes.Succeeded(crash.Process{Role: role, PID: pid, Generation: generation}, m.env.now()))
+// recordSuccessor notes who came after those of a role that died, if any did, and since when.
+func (m *manager) recordSuccessor(role string, pid int, generation uint64, since time.Time) {
+	m.record(m.crashes.Succeeded(crash.Process{Role: role, PID: pid, Generation: generation}, since))
 }
 
 // recordAfter is how long the records wait for whoever takes over to have done so: it should not have to share the
@@ -86,37 +67,6 @@ func (m *manager) record(work func() error) {
 			m.log.Error().Err(err).Msg("crash record incomplete")
 		}
 	})
-}
-
-// deathOf is the death of a server, of which the books are still open.
-func (m *manager) deathOf(u *unit, status supervise.Status, asked bool) death {
-	d := death{
-		role: roleServer, pid: u.p.PID(), generation: u.generation,
-		startTime: u.p.Target().Known.StartTime, status: status, uptime: m.env.now().Sub(u.started),
-	}
-	if r := m.serverRecord(); r.PID.Load() == uint64(d.pid) {
-		d.uptime = m.env.now().Sub(time.Unix(0, int64(r.Started.Load())))
-	}
-	if refusal := u.p.Refusal(); refusal != nil {
-		d.reason = refusal.Error()
-	}
-	if asked {
-		d.asked = "restart"
-	}
-	return d
-}
-
-// deathOfCop is the death of the cop that is p.
-func (m *manager) deathOfCop(p process) death {
-	d := death{
-		role: roleCop, pid: p.PID(), generation: m.cop.generation,
-		startTime: p.Target().Known.StartTime, status: p.Status(),
-	}
-	if r := m.estate.region.Role(stats.RoleCop); r.PID.Load() == uint64(d.pid) {
-		d.startTime = r.StartTime.Load()
-		d.uptime = m.env.now().Sub(time.Unix(0, int64(r.Started.Load())))
-	}
-	return d
 }
 
 // survival is the first line of the status.

@@ -17,14 +17,30 @@ import (
 
 // recorded is story with a run root, so that deaths are recorded.
 func recorded(t *testing.T, file string, f func(w *world, s crash.Store)) {
-	dir := t.TempDir()
-	story(t, file, func(w *world) {
-		w.on(func() {
-			w.m.self.runRoot = dir
-			w.m.crashes = newLedger(w.m.self)
-		})
-		f(w, storeOf(dir))
+	t.Helper()
+	story(t, file, func(w *world) { f(w, w.recording()) })
+}
+
+// recording has the world's manager record deaths.
+func (w *world) recording() crash.Store {
+	w.t.Helper()
+	dir := w.t.TempDir()
+	w.on(func() {
+		w.m.self.runRoot = dir
+		w.m.crashes = newLedger(w.m.self)
 	})
+	return storeOf(dir)
+}
+
+// recordOf is what is on record of a process.
+func recordOf(t *testing.T, s crash.Store, p *fakeProcess) crash.Record {
+	t.Helper()
+	written()
+	r, err := s.Load(crash.Process{Role: roleServer, PID: p.pid}.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 // written lets the records be written.
@@ -83,9 +99,11 @@ func TestCausesAreRecorded(t *testing.T) {
 func TestCopsDeathIsRecorded(t *testing.T) {
 	recorded(t, "", func(w *world, s crash.Store) {
 		w.server(1).serves()
-		w.on(func() { w.m.recordDeath(death{role: roleCop, pid: 50, startTime: 5, generation: 1}) })
+		w.on(func() {
+			w.m.recordDeath(supervise.Death{Role: roleCop, PID: 50, StartTime: 5, Generation: 1, Time: time.Now(), Fault: supervise.FaultUnknown, Vacant: true})
+		})
 		time.Sleep(time.Second)
-		w.on(func() { w.m.recordSuccessor(roleCop, 51, 2) })
+		w.on(func() { w.m.recordSuccessor(roleCop, 51, 2, time.Now()) })
 		written()
 		r, err := s.Load("cop")
 		if err != nil || r.Cause != crash.Unknown || r.Successor == nil || r.Successor.PID != 51 || r.TookMS != 1000 {
@@ -115,7 +133,9 @@ func TestCrashesAreServed(t *testing.T) {
 		if code := ask(http.MethodGet, control.PathCrashes+"/last", nil); code != 404 {
 			t.Errorf("last of none: status %d", code)
 		}
-		w.on(func() { w.m.recordDeath(death{role: roleServer, pid: 70, startTime: 7, generation: 1}) })
+		w.on(func() {
+			w.m.recordDeath(supervise.Death{Role: roleServer, PID: 70, StartTime: 7, Generation: 1, Time: time.Now()})
+		})
 		written()
 		if ask(http.MethodGet, control.PathCrashes, &list); len(list.Crashes) != 1 {
 			t.Errorf("list %+v", list)
@@ -130,6 +150,85 @@ func TestCrashesAreServed(t *testing.T) {
 		}
 		if code := ask(http.MethodPost, control.PathCrashes+"/last", nil); code != 405 {
 			t.Errorf("POST: status %d", code)
+		}
+	})
+}
+
+// A standby that dies leaves no place empty: it is on record as what it was, and nobody follows it. The place of the
+// server, whose standby it was to be, waits for whoever takes it.
+func TestStandbysDeathIsRecorded(t *testing.T) {
+	custodyStory(t, "", func(w *world) {
+		first, second := w.pair()
+		s := w.recording()
+		second.die(killed)
+		third := w.server(3)
+		third.stands()
+		first.die(killed)
+		synctest.Wait()
+		third.takesOver()
+		if r := recordOf(t, s, second); !r.Standby || r.Successor != nil || r.Status.Signal != 9 {
+			t.Errorf("record of the standby %+v", r.Summary)
+		}
+		if r := recordOf(t, s, first); r.Standby || r.Successor == nil || r.Successor.PID != third.pid {
+			t.Errorf("record of the server %+v", r.Summary)
+		}
+	})
+}
+
+// A standby that is gone before anybody has heard that it had taken over was the server nevertheless: shared memory names
+// it. Both it and the one before are followed by the next.
+func TestServerThatWasTakenForAStandby(t *testing.T) {
+	custodyStory(t, "", func(w *world) {
+		first, second := w.pair()
+		s := w.recording()
+		first.die(killed)
+		synctest.Wait()
+		w.on(func() { w.m.serverRecord().Enter(second.pid, 0, second.generation) })
+		time.Sleep(3 * time.Second)
+		second.die(killed)
+		third := w.server(3)
+		third.serves()
+		for _, p := range []*fakeProcess{first, second} {
+			r := recordOf(t, s, p)
+			if r.Standby || r.Successor == nil || r.Successor.PID != third.pid {
+				t.Errorf("record of %d: %+v", p.pid, r.Summary)
+			}
+		}
+		if r := recordOf(t, s, second); r.UptimeSeconds != 3 {
+			t.Errorf("it was in its role for %v s", r.UptimeSeconds)
+		}
+	})
+}
+
+// The successor may be heard of before the death, and serve before it.
+func TestSuccessorIsFasterThanTheNews(t *testing.T) {
+	custodyStory(t, "", func(w *world) {
+		first, second := w.pair()
+		s := w.recording()
+		second.takesOver()
+		time.Sleep(90 * time.Millisecond)
+		first.die(killed)
+		if r := recordOf(t, s, first); r.Successor == nil || r.Successor.PID != second.pid || r.Cause != crash.Outside {
+			t.Errorf("record %+v", r.Summary)
+		}
+	})
+}
+
+// One that makes way is on record, as asked for and for what; and who followed it.
+func TestYieldIsRecordedAsAskedFor(t *testing.T) {
+	custodyStory(t, "", func(w *world) {
+		first, second := w.pair()
+		s := w.recording()
+		w.on(func() { w.m.restart(false, make(chan restarts, 1)) })
+		if first.wasAsked(opYield) != 1 {
+			t.Fatal("it was not asked to yield")
+		}
+		first.die(supervise.Status{Known: true})
+		synctest.Wait()
+		second.takesOver()
+		r := recordOf(t, s, first)
+		if r.Cause != crash.Asked || r.Reason != "restart" || r.Standby || r.Successor == nil || r.Successor.PID != second.pid {
+			t.Errorf("record %+v", r.Summary)
 		}
 	})
 }

@@ -2,24 +2,30 @@ package manager
 
 import "testing"
 
-// Every cell of the table, written down a second time and by another rule: what the manager
+// Every cell of the tables, written down a second time and by another rule: what the manager
 // does must follow from what it is for.
 func TestEveryCell(t *testing.T) {
-	for a := range numActiveViews {
-		for n := range numNextViews {
-			want := wait
-			switch {
-			case n == nextOverdue:
-				want = abort // a start that takes too long is given up, whatever else there is
-			case a == activeBurying:
-				// Until a dead server is made sure of, nobody follows it.
-			case n == nextWanted:
-				want = spawn // the operator's wish does not wait for a back-off
-			case n == nextDue && a != activeServing:
-				want = spawn // clients are without a server
-			}
-			if got := decide(a, n); got != want {
-				t.Errorf("%v server, next %v: %v, want %v", a, n, got, want)
+	for _, custody := range []bool{false, true} {
+		for a := range numActiveViews {
+			for n := range numNextViews {
+				want := wait
+				switch {
+				case n == nextOverdue:
+					want = abort // a start that takes too long is given up, whatever else there is
+				case a == activeBurying:
+					// Until a dead server is made sure of, nothing is begun, and a standby left alone.
+				case n == nextUnfit:
+					want = abort
+				case n == nextWanted:
+					want = spawn // the operator's wish does not wait for a back-off
+				case n == nextDue && (a != activeServing || custody):
+					want = spawn // clients are without a server, or the server is without a standby
+				case a == activeServing && n == nextCalled, a == activeLeaving && (n == nextCalled || n == nextStanding):
+					want = relieve
+				}
+				if got := decide(custody, a, n); got != want {
+					t.Errorf("custody %v, %v server, next %v: %v, want %v", custody, a, n, got, want)
+				}
 			}
 		}
 	}
@@ -30,7 +36,8 @@ func TestNames(t *testing.T) {
 	for _, s := range []string{
 		activeNone.String(), activeBurying.String(), activeServing.String(), activeLeaving.String(),
 		nextHeld.String(), nextDue.String(), nextWanted.String(), nextStarting.String(), nextOverdue.String(),
-		wait.String(), spawn.String(), abort.String(),
+		nextStanding.String(), nextCalled.String(), nextUnfit.String(),
+		wait.String(), spawn.String(), abort.String(), relieve.String(),
 		running.String(), leaving.String(), draining.String(), stopping.String(),
 	} {
 		if s == "" || (seen[s] && s != "leaving") {
@@ -38,7 +45,7 @@ func TestNames(t *testing.T) {
 		}
 		seen[s] = true
 	}
-	if got := numActions.String(); got != "3" {
+	if got := numActions.String(); got != "4" {
 		t.Errorf("a value without a name is %q, want its number", got)
 	}
 }

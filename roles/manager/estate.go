@@ -31,6 +31,7 @@ type estate struct {
 	listeners []*queue.Listener
 	stale     []*queue.Listener // earlier views, which the pump may be using still
 	changed   bool              // the set is not what was deposited last
+	former    *heritage.Set     // what a planned restart replaces, until it has succeeded; nil: nothing
 }
 
 // newEstate makes an estate of what was inherited, and reads the statistics if they are
@@ -114,13 +115,22 @@ func (e *estate) lacks(c *config.Config) bool {
 	return false
 }
 
-// provideShared makes statistics, queue and cache.
+// provideShared makes statistics, queue, cache and custody.
 func (e *estate) provideShared(c *config.Config, log zerolog.Logger) error {
-	if err := e.provideStats(log); err != nil {
+	made, err := e.provideMemory(c, log)
+	if err != nil {
 		return err
 	}
+	return e.provideCustody(c, made, log)
+}
+
+// provideMemory makes statistics, queue and cache; made says that the cache is a new one.
+func (e *estate) provideMemory(c *config.Config, log zerolog.Logger) (made bool, err error) {
+	if err := e.provideStats(log); err != nil {
+		return false, err
+	}
 	if err := e.provideQueue(c.Queue.Limit); err != nil {
-		return err
+		return false, err
 	}
 	return e.provideCache(c.Cache.Size, log)
 }
@@ -187,30 +197,30 @@ func (e *estate) fifo(limit int) (*queue.FIFO, error) {
 }
 
 // provideCache makes the memory of the cache. One of another size is left to whoever maps it
-// now, and a new one is made for the next server.
-func (e *estate) provideCache(size int64, log zerolog.Logger) error {
+// now, and a new one is made for the next server; made says so.
+func (e *estate) provideCache(size int64, log zerolog.Logger) (made bool, err error) {
 	if fd, ok := e.set.Get(heritage.Cache); ok {
 		var st unix.Stat_t
 		if err := unix.Fstat(fd, &st); err != nil {
-			return fmt.Errorf("size of the cache: %w", err)
+			return false, fmt.Errorf("size of the cache: %w", err)
 		}
 		if st.Size == size {
-			return nil
+			return false, nil
 		}
 		log.Info().Int64("old_bytes", st.Size).Int64("bytes", size).Msg("cache begins anew")
-		if err := e.remove(heritage.Cache); err != nil {
-			return err
+		if err := e.setAside(heritage.Cache); err != nil {
+			return false, err
 		}
 	}
 	if size == 0 {
-		return nil
+		return true, nil
 	}
 	fd, err := makeMemory("trafficd-cache", size)
 	if err != nil {
-		return fmt.Errorf("make cache of %d bytes: %w", size, err)
+		return true, fmt.Errorf("make cache of %d bytes: %w", size, err)
 	}
 	defer unix.Close(fd)
-	return e.put(heritage.Cache, fd)
+	return true, e.put(heritage.Cache, fd)
 }
 
 // makeMemory makes shared memory that nobody can resize: whoever shrank it would make every
@@ -372,5 +382,5 @@ func (e *estate) close() error {
 	for _, l := range e.listeners {
 		l.Close()
 	}
-	return e.set.Close()
+	return errors.Join(e.settle(), e.set.Close())
 }

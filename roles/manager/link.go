@@ -22,8 +22,16 @@ const (
 	opStop     = "stop"     // cop → manager (an event), manager → server, manager → cop
 	opDrain    = "drain"    // manager → server
 	opRetire   = "retire"   // manager → server
+	opYield    = "yield"    // manager → server
+	opPing     = "ping"     // manager → server
+	opCause    = "cause"    // server → manager, manager → server
 	opHeritage = "heritage" // manager → server
 	opDeposit  = "deposit"  // manager → cop
+	opUpgrade  = "upgrade"  // manager → cop, cop → manager
+	opUpgraded = "upgraded" // manager → cop
+	opLeave    = "leave"    // cop → manager
+	opReport   = "report"   // cop → manager, an event
+	opWanted   = "wanted"   // cop → manager, an event
 )
 
 const (
@@ -34,7 +42,17 @@ const (
 // Bodies of messages.
 type (
 	stateBody struct {
-		State string `json:"state"`
+		State   string `json:"state"`
+		Journal uint64 `json:"journal"`
+	}
+	readyBody struct {
+		Generation uint64 `json:"generation"`
+		Took       bool   `json:"took"` // it holds server.lock already, and serves what it found
+		Journal    uint64 `json:"journal"`
+	}
+	causeBody struct {
+		Generation uint64          `json:"generation"`
+		Fault      supervise.Fault `json:"fault"` // "": not known yet
 	}
 	drainBody struct {
 		Undo bool `json:"undo"`
@@ -56,6 +74,7 @@ func (m *manager) linkOptions() link.ServerOptions {
 	x.Handle(opConfig, m.onConfig)
 	x.Handle(opReady, m.onReady)
 	x.Handle(opState, m.onState)
+	x.Handle(opCause, m.onCause)
 	for op, f := range map[string]func(){
 		opReload: func() { m.reload(func(reloaded) {}) },
 		opReopen: m.reopen,
@@ -76,6 +95,7 @@ func (m *manager) linkOptions() link.ServerOptions {
 		m.post(func() { m.stop(p) })
 		return nil
 	}))
+	m.handleUpgrade(x)
 	return link.ServerOptions{
 		Self: func() link.Hello {
 			return link.Hello{Role: "manager", PID: m.self.id.PID, StartTime: m.self.id.StartTime, Generation: m.self.generation, State: "ready"}
@@ -107,9 +127,10 @@ func (m *manager) fromCop(f func(*link.Message) error) link.Handler {
 func (m *manager) onConfig(ctx context.Context, c *link.Conn, _ *link.Message) (link.Reply, error) {
 	var body any
 	if !m.do(ctx, func() {
-		body = m.cfg
+		cfg := m.estate.standing(m.cfg)
+		body = cfg
 		if u := m.byLine(c); u != nil {
-			u.born, u.cfg = m.cfg, m.cfg
+			u.born, u.cfg = cfg, m.cfg
 		}
 	}) {
 		return noAnswer(ctx)
@@ -118,9 +139,13 @@ func (m *manager) onConfig(ctx context.Context, c *link.Conn, _ *link.Message) (
 }
 
 // onReady keeps a server waiting until it is its turn.
-func (m *manager) onReady(ctx context.Context, c *link.Conn, _ *link.Message) (link.Reply, error) {
+func (m *manager) onReady(ctx context.Context, c *link.Conn, msg *link.Message) (link.Reply, error) {
+	var b readyBody
+	if err := msg.Decode(&b); err != nil {
+		return link.Reply{}, err
+	}
 	turn := make(chan error, 1)
-	if !m.do(ctx, func() { m.saysReady(c, func(err error) { turn <- err }) }) {
+	if !m.do(ctx, func() { m.saysReady(c, b, func(err error) { turn <- err }) }) {
 		return noAnswer(ctx)
 	}
 	select {
@@ -146,10 +171,25 @@ func (m *manager) onState(_ context.Context, c *link.Conn, msg *link.Message) (l
 	}
 	m.post(func() {
 		if u := m.byLine(c); u != nil {
+			u.journal = b.Journal
 			m.saysState(u, b.State)
 		}
 	})
 	return link.Reply{}, nil
+}
+
+// onCause tells a server why another one died. If that is not known yet the answer is empty, and
+// follows when it is (tellCause): the questions of a server are answered in turn, and what it
+// asks next must not wait for the kernel to take a process apart.
+func (m *manager) onCause(ctx context.Context, _ *link.Conn, msg *link.Message) (link.Reply, error) {
+	var b causeBody
+	if err := msg.Decode(&b); err != nil {
+		return link.Reply{}, err
+	}
+	if !m.do(ctx, func() { b.Fault = m.causeOf(b.Generation) }) {
+		return noAnswer(ctx)
+	}
+	return link.Reply{Body: b}, nil
 }
 
 // byLine finds the server at the other end of a connection.
@@ -189,6 +229,7 @@ func (m *manager) connected(l line) {
 		u.parked = true
 	}
 	u.line, u.met = l, true
+	u.journal = h.Journal
 	u.generation = max(u.generation, h.Generation)
 	m.last = max(m.last, h.Generation)
 	m.log.Debug().Int("process_pid", h.PID).Uint64("generation", h.Generation).Str("state", h.State).Msg("server dialled in")
@@ -204,15 +245,23 @@ func (m *manager) connected(l line) {
 // adopt takes over a server that nobody here knows: it belongs to an earlier manager. It is
 // nil if it cannot be told that this is a server of ours.
 func (m *manager) adopt(h link.Hello) *unit {
-	p, err := m.env.adopt(h.PID, h.StartTime)
+	p, err := m.env.adopt(h.PID, h.StartTime, m.listed(h))
 	if err != nil {
 		m.log.Error().Err(err).Int("process_pid", h.PID).Msg("server not adopted")
 		return nil
 	}
 	now := m.env.now()
-	u := &unit{p: p, generation: h.Generation, started: now}
+	u := &unit{p: p, generation: h.Generation, started: now, exe: p.Target().Known.Exe}
+	follows := m.next == nil && (m.active == nil && !m.burying || m.estate.custody())
 	switch {
-	case h.State == supervise.Starting.String() && m.next == nil && m.active == nil && !m.burying:
+	case h.State == supervise.Standby.String() && follows:
+		u.enter(supervise.Started, now)
+		m.next = u
+	case h.State == supervise.Standby.String():
+		u.enter(supervise.Started, now)
+		u.asked = true // and told so when its link is up
+		m.old[u] = true
+	case h.State == supervise.Starting.String() && follows:
 		// Its manager died before it became ready. It is as good as one of ours.
 		u.enter(supervise.Started, now)
 		m.next = u
@@ -224,10 +273,11 @@ func (m *manager) adopt(h link.Hello) *unit {
 		m.old[u] = true
 	case m.active == nil && !m.burying && m.env.holder() == h.PID:
 		u.enter(supervise.Adopted, now)
+		u.served = true
 		m.active = u
 	default:
 		// It let go of the lock: an earlier manager has replaced it, and it finishes what it began.
-		u.asked = true
+		u.asked, u.served = true, true
 		u.enter(supervise.Adopted, now)
 		u.enter(supervise.Stop, now)
 		m.old[u] = true
@@ -238,9 +288,25 @@ func (m *manager) adopt(h link.Hello) *unit {
 	return u
 }
 
+// listed reports whether shared memory names the process as a server of this instance.
+func (m *manager) listed(h link.Hello) bool {
+	pid, start := m.estate.region.Bank(h.Generation).Process()
+	return pid == h.PID && start != 0 && start == h.StartTime
+}
+
 // saysReady takes in that a server waits for its turn.
-func (m *manager) saysReady(l line, turn func(error)) {
-	switch u := m.byLine(l); {
+func (m *manager) saysReady(l line, b readyBody, turn func(error)) {
+	u := m.byLine(l)
+	if u != nil {
+		u.journal = b.Journal
+		if b.Took && !u.took {
+			u.took, u.since = true, m.env.now()
+		}
+		if u.took && m.old[u] && !u.state.Ends() {
+			m.overtakes(u)
+		}
+	}
+	switch {
 	case u == nil || m.phase > leaving:
 		turn(errNotWanted)
 	case u == m.next:
@@ -267,6 +333,21 @@ func (m *manager) saysState(u *unit, state string) {
 			m.overtakes(u)
 		}
 		m.becameReady(u)
+	case supervise.Standby.String():
+		if u.enter(supervise.NowStandby, m.env.now()); u.state != supervise.Standby {
+			return
+		}
+		if m.old[u] {
+			m.discard(u, "another server stands by")
+			return
+		}
+		if u.stood.IsZero() {
+			u.stood = m.env.now()
+			m.about(m.log.Info(), u).Msg("server stands by")
+		}
+		if u.line != nil && u.cfg != m.cfg {
+			m.publish(u)
+		}
 	case supervise.Draining.String():
 		if u == m.active && !u.parked && u.state == supervise.Ready {
 			m.leaves(u)
@@ -274,18 +355,18 @@ func (m *manager) saysState(u *unit, state string) {
 	}
 }
 
-// overtakes takes in that a server serves which an earlier manager had given the word to go,
-// while this one has started another. It has the lock, so the other one is not wanted.
+// overtakes takes in that a server serves, or has taken over, which was one too many here: an
+// earlier manager gave it the word to go, or it was faster than another standby. It has the
+// lock, so the other one is not wanted.
 func (m *manager) overtakes(u *unit) {
-	if m.active != nil || m.next != nil && m.next.told {
+	if m.next != nil && m.next.told || m.active != nil && !u.took {
 		return
 	}
 	delete(m.old, u)
 	u.asked = false
 	if n := m.next; n != nil {
-		n.answer(errNotWanted)
-		n.asked = true
 		m.old[n] = true
+		m.discard(n, "another server has taken over")
 	}
 	m.next = u
 }
@@ -293,6 +374,7 @@ func (m *manager) overtakes(u *unit) {
 // leaves takes in that the active server goes by itself: somebody sent it a signal.
 func (m *manager) leaves(u *unit) {
 	m.about(m.log.Warn(), u).Msg("server leaves unasked")
+	u.reason = "the server itself was asked to stop"
 	u.enter(supervise.Stop, m.env.now())
 	m.due = m.env.now()
 }

@@ -15,6 +15,7 @@ import (
 	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heritage"
+	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
 	"trafficd/roles/manager/autoconf"
@@ -23,14 +24,17 @@ import (
 // env is the manager's door to the world. Functions without a remark return at once.
 type env struct {
 	now    func() time.Time
-	start  func(generation uint64, h *heritage.Set) (process, error) // a server
-	adopt  func(pid int, startTime uint64) (process, error)          // a server that dialled in
-	holder func() (pid int)                                          // of server.lock; 0: nobody, or not known
-	gate   supervise.GateEnv                                         // newManager sets Now and Report
-	load   func() (*config.Config, error)                            // may block
-	save   func(*config.Config) error                                // last-good; may block
-	tune   func(*config.Config)                                      // the log's level
-	rotate func() error                                              // the log's file
+	start  func(x *program.Program, generation uint64, h *heritage.Set) (process, error) // a server
+	adopt  func(pid int, startTime uint64, known bool) (process, error)                  // a server that dialled in, or that shared memory names (known)
+	holder func() (pid int)                                                              // of server.lock; 0: nobody, or not known
+	gate   supervise.GateEnv                                                             // newManager sets Now and Report
+	load   func() (*config.Config, error)                                                // may block
+	save   func(*config.Config) error                                                    // last-good; may block
+	tune   func(*config.Config)                                                          // the log's level
+	rotate func() error                                                                  // the log's file
+
+	try  func(ctx context.Context, path string) (*program.Program, error) // may block
+	open func(path, id string) (*program.Program, error)                  // may block
 
 	copHolder func() (pid int, held bool) // of cop.lock; pid 0: not known
 	copStart  func(generation uint64, h *heritage.Set) (process, error)
@@ -77,7 +81,7 @@ type manager struct {
 	autoconfAddr string // where that port is, or config.Off
 
 	active   *unit
-	burying  bool // active has died, and is being made sure of
+	burying  bool // a server has died, and is being made sure of
 	next     *unit
 	old      map[*unit]bool // replaced, finishing what they began
 	last     uint64         // generation of the last server that was started
@@ -87,8 +91,15 @@ type manager struct {
 	lastExit string        // how the last server ended that was not asked to; "" since one is ready
 	alarm    string        // why no server is started
 
-	wanted  bool              // the operator wants another server
+	wanted  bool              // the operator wants another server started
+	planned time.Time         // next is to replace active, since then; zero: it is to stand by
 	waiters []chan<- restarts // wait for that one
+	relief  relief            // what they are to be told
+
+	program     *program.Program           // what servers are started from
+	faults      map[uint64]supervise.Fault // of servers that died, by generation
+	trial       *trial                     // of another executable; nil: there is none
+	lastUpgrade *program.Report            // as cop said it; nil: there was none
 
 	cop     copWard
 	crashes crash.Ledger
@@ -99,9 +110,18 @@ type manager struct {
 
 // restarts is what came of a restart.
 type restarts struct {
-	pid        int
-	generation uint64
-	err        error
+	pid           int
+	generation    uint64
+	oldPID        int // 0: there was none
+	oldGeneration uint64
+	err           error
+}
+
+// relief is a planned replacement that has been done but for the end of the old server.
+type relief struct {
+	old  *unit // made way; nil: it is gone, or was let finish
+	done restarts
+	won  bool // done is to be told
 }
 
 // birth is what a manager is given at its start. Immutable.
@@ -117,6 +137,8 @@ func newManager(e env, log zerolog.Logger, self birth, cfg *config.Config, es *e
 		events: make(chan func()), over: make(chan struct{}),
 		estate: es, pump: newPump(),
 		old:     map[*unit]bool{},
+		faults:  map[uint64]supervise.Fault{},
+		program: &program.Program{},
 		backoff: supervise.NewBackoff(supervise.BackoffPolicy{}),
 		first:   cfg, autoconfAddr: config.Off,
 		cop: copWard{backoff: supervise.NewBackoff(supervise.BackoffPolicy{Budget: copBudget, Jitter: rand.Float64})},
@@ -191,12 +213,15 @@ func (m *manager) turn() {
 		return
 	}
 	m.watchCop(now)
-	m.handOver()
-	switch a, n := m.activeView(), m.nextView(now); decide(a, n) {
+	m.giveTurn()
+	m.probeStandby(now)
+	switch a, n := m.activeView(), m.nextView(now); decide(m.estate.custody(), a, n) {
 	case spawn:
 		m.spawn(now)
 	case abort:
 		m.abandon(now)
+	case relieve:
+		m.relieve(now)
 	}
 	m.pump.serving(m.active.serves() || m.next.serves(), now)
 	m.deposit(now)
@@ -216,10 +241,16 @@ func (m *manager) activeView() activeView {
 
 func (m *manager) nextView(now time.Time) nextView {
 	switch {
-	case m.next != nil && !m.next.killing && now.Sub(m.next.since) > m.cfg.Supervision.StartDeadline:
+	case m.next != nil && m.expected(m.next) && now.Sub(m.next.since) > m.cfg.Supervision.StartDeadline:
 		return nextOverdue
-	case m.next != nil:
+	case m.next != nil && (!m.next.stands() || m.next.asked || m.next.killing):
 		return nextStarting
+	case m.next != nil && m.unfit(m.next) != "":
+		return nextUnfit
+	case m.next != nil && !m.planned.IsZero():
+		return nextCalled
+	case m.next != nil:
+		return nextStanding
 	case m.wanted:
 		return nextWanted
 	case m.alarm != "" || m.due.After(now):
@@ -240,10 +271,10 @@ func (m *manager) pause() time.Duration {
 		if m.active == nil && m.next == nil && m.alarm == "" {
 			d = min(d, m.due.Sub(now))
 		}
-		if m.next != nil && !m.next.killing {
+		if m.next != nil && m.expected(m.next) {
 			d = min(d, m.next.since.Add(m.cfg.Supervision.StartDeadline).Sub(now)+time.Millisecond)
 		}
-		d = min(d, m.cop.pause(now))
+		d = min(d, m.cop.pause(now), m.standbyPause(now))
 	}
 	return max(d, time.Millisecond)
 }

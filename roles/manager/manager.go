@@ -23,6 +23,7 @@ import (
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/link"
 	"trafficd/roles/internal/logging"
+	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/runroot"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
@@ -119,6 +120,7 @@ func live(ctx context.Context, o Options) error {
 
 	m := newManager(liveEnv(o.Flags, root, exe, log), log.Logger, self, cfg, es)
 	m.published = published
+	m.program = program.Of(exe)
 	if cfgErr != nil {
 		m.badFile = cfgErr.Error()
 		log.Error().Err(cfgErr).Msg("configuration file refused, the last good one is used")
@@ -180,13 +182,14 @@ const settleTime = 5 * time.Second
 // serve opens the sockets and runs the loop.
 func serve(ctx context.Context, m *manager, root runroot.Root, server *supervise.Peer) error {
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	signal.Ignore(syscall.SIGPIPE)
 
 	if server != nil {
 		m.takeServer(server)
 	}
+	m.meetStandbys()
 	hubListener, err := runroot.ListenUnix(root.ManagerSocket(), runroot.Packet)
 	if err != nil {
 		return m.never(fmt.Errorf("open manager socket: %w", err))
@@ -251,11 +254,49 @@ func (m *manager) await(limit time.Duration, cond func() bool) {
 // takeServer adopts the server that holds server.lock.
 func (m *manager) takeServer(p process) {
 	now := m.env.now()
-	u := &unit{p: p, started: now, generation: m.serverRecord().Generation.Load()}
+	u := &unit{p: p, started: now, generation: m.serverRecord().Generation.Load(), served: true, exe: p.Target().Known.Exe}
 	u.enter(supervise.Adopted, now)
 	m.active = u
 	m.pump.serving(true, now)
 	m.about(m.log.Info(), u).Msg("adopt_server")
+	m.watch(u)
+}
+
+// meetStandbys takes in the servers that an earlier manager has started and that do not hold
+// server.lock: shared memory names them. So a standby that has not dialled in yet is known,
+// and no other is started beside it.
+func (m *manager) meetStandbys() {
+	for i := range uint64(stats.Banks) {
+		b := m.estate.region.Bank(i)
+		pid, start := b.Process()
+		if pid == 0 || start == 0 || m.byPID(pid) != nil {
+			continue
+		}
+		p, err := m.env.adopt(pid, start, true)
+		if err != nil {
+			m.log.Debug().Err(err).Int("process_pid", pid).Msg("server of an earlier manager is gone")
+			continue
+		}
+		m.expect(p, b.Generation())
+	}
+}
+
+// expect takes in a server that has not dialled in. The youngest is the one that follows.
+func (m *manager) expect(p process, generation uint64) {
+	now := m.env.now()
+	u := &unit{p: p, generation: generation, started: now, exe: p.Target().Known.Exe}
+	u.enter(supervise.Started, now)
+	late := u
+	if (m.active == nil || generation > m.active.generation) && (m.next == nil || generation > m.next.generation) {
+		late, m.next = m.next, u
+	}
+	if late != nil {
+		late.asked = true // replaced, and finishing what it began, or dying
+		late.enter(supervise.Stop, now)
+		m.old[late] = true
+		m.escort(late)
+	}
+	m.about(m.log.Info(), u).Msg("server of an earlier manager expected")
 	m.watch(u)
 }
 
@@ -264,7 +305,9 @@ func (m *manager) takeServer(p process) {
 func (m *manager) provide() error {
 	var err error
 	if m.active != nil {
-		err = errors.Join(m.estate.provideShared(m.cfg, m.log), m.estate.view(m.cfg))
+		// Custody begins and ends with a server.
+		_, err = m.estate.provideMemory(m.estate.standing(m.cfg), m.log)
+		err = errors.Join(err, m.estate.view(m.cfg))
 	} else {
 		err = m.estate.provide(m.cfg, m.log)
 	}
@@ -384,15 +427,15 @@ func liveEnv(flags config.Overrides, root runroot.Root, exe *proc.Executable, lo
 	serverLock := func(supervise.Role) string { return root.ServerLock() }
 	return env{
 		now: time.Now,
-		start: func(generation uint64, h *heritage.Set) (process, error) {
-			p, err := supervise.Start(roleServer, flags, exe, generation, h, true)
+		start: func(x *program.Program, generation uint64, h *heritage.Set) (process, error) {
+			p, err := supervise.Start(roleServer, flags, x.Exe, generation, h, true)
 			if err != nil {
 				return nil, err
 			}
-			return supervise.Child(supervise.Server, p, exe), nil
+			return supervise.Child(supervise.Server, p, x.Exe), nil
 		},
-		adopt: func(pid int, startTime uint64) (process, error) {
-			return adoptServer(root, exe, pid, startTime)
+		adopt: func(pid int, startTime uint64, known bool) (process, error) {
+			return adoptServer(root, exe, pid, startTime, known)
 		},
 		holder: func() int {
 			owner, held, err := lockfile.Holder(root.ServerLock())
@@ -412,6 +455,8 @@ func liveEnv(flags config.Overrides, root runroot.Root, exe *proc.Executable, lo
 			}
 		},
 		rotate: log.Rotate,
+		try:    program.Try,
+		open:   program.Open,
 		copHolder: func() (int, bool) {
 			owner, held, err := lockfile.Holder(root.CopLock())
 			if err != nil {
@@ -440,21 +485,25 @@ func liveEnv(flags config.Overrides, root runroot.Root, exe *proc.Executable, lo
 }
 
 // adoptServer makes sure that whoever dialled in as a server is one of ours: the holder of
-// server.lock, or a process that runs the executable we run.
-func adoptServer(root runroot.Root, exe *proc.Executable, pid int, startTime uint64) (process, error) {
+// server.lock, a process that runs the executable we run, or (known) one that is named in shared
+// memory.
+func adoptServer(root runroot.Root, exe *proc.Executable, pid int, startTime uint64, known bool) (process, error) {
 	p, err := proc.Adopt(pid, startTime)
 	if err != nil {
 		return nil, err
 	}
 	file, err := p.Exe()
+	id := supervise.Identity{PID: pid, StartTime: p.Identity().StartTime}
+	if err == nil {
+		id.Exe = supervise.ExeText(file)
+	}
 	owner, held, _ := lockfile.Holder(root.ServerLock())
 	holder := held && owner.FromKernel && owner.PID == pid
-	if !holder && err == nil && file != exe.ID() {
+	if !known && !holder && err == nil && file != exe.ID() {
 		p.Release()
 		return nil, fmt.Errorf("pid %d neither holds %s nor runs trafficd", pid, root.ServerLock())
 	}
 	return &supervise.Peer{
-		Process: p, Role: supervise.Server,
-		Known: supervise.Identity{PID: pid, StartTime: p.Identity().StartTime},
+		Process: p, Role: supervise.Server, Known: id, Vouched: true,
 	}, nil
 }

@@ -11,19 +11,25 @@ import (
 	"trafficd/roles/internal/supervise"
 )
 
-// spawn starts the next server with the whole heritage.
+// spawn starts the next server with the whole heritage. One that is to stand by, or to go on
+// where another has died, is of the shape that custody has; a planned one is what the
+// configuration says.
 func (m *manager) spawn(now time.Time) {
 	planned := m.wanted
 	m.wanted = false
-	if err := m.estate.provide(m.cfg, m.log); err != nil {
+	cfg := m.cfg
+	if !planned {
+		cfg = m.estate.standing(cfg)
+	}
+	if err := m.estate.provide(cfg, m.log); err != nil {
 		m.log.Error().Err(err).Msg("listeners incomplete")
 		if planned && m.active != nil {
-			m.settle(restarts{err: fmt.Errorf("server not restarted: %w", err)})
+			m.giveUpPlan(fmt.Errorf("server not restarted: %w", err))
 			return
 		}
 		if !m.estate.usable() {
 			m.lastExit = err.Error()
-			m.failed(now, 0)
+			m.failed(now, 0, supervise.FaultOwn)
 			return
 		}
 	}
@@ -32,23 +38,30 @@ func (m *manager) spawn(now time.Time) {
 	}
 	m.showAutoconf()
 	m.last++
-	m.estate.region.Bank(m.last).Begin(m.last, loops(m.cfg))
-	p, err := m.env.start(m.last, m.estate.set)
+	bank, x := m.estate.region.Bank(m.last), m.nextProgram()
+	bank.Begin(m.last, loops(cfg))
+	p, err := m.env.start(x, m.last, m.estate.set)
 	if err != nil {
 		m.log.Error().Err(err).Uint64("generation", m.last).Msg("server could not be started")
-		m.estate.region.Bank(m.last).End()
+		bank.End()
 		m.lastExit = err.Error()
-		m.settle(restarts{err: fmt.Errorf("server could not be started: %w", err)})
-		m.failed(now, 0)
+		m.giveUpPlan(fmt.Errorf("server could not be started: %w", err))
+		m.failed(now, 0, supervise.FaultOwn)
 		return
 	}
-	u := &unit{p: p, child: true, generation: m.last, started: now}
+	id := p.Target().Known
+	bank.Enter(id.PID, id.StartTime)
+	u := &unit{p: p, child: true, generation: m.last, started: now, exe: x.ID, cold: !m.active.serves()}
 	u.enter(supervise.Started, now)
 	m.next = u
-	if m.last > 1 {
+	if planned {
+		m.planned = now
+	}
+	if m.last > 1 && u.cold {
 		m.serverRecord().Restarts.Add(1)
 	}
-	m.about(m.log.Info(), u).Bool("planned", planned).Strs("heritage", m.estate.set.Names()).Msg("spawn_server")
+	m.about(m.log.Info(), u).Bool("planned", planned).Bool("standby", m.estate.custody()).
+		Strs("heritage", m.estate.set.Names()).Msg("spawn_server")
 	m.watch(u)
 }
 
@@ -80,13 +93,49 @@ func (m *manager) becameReady(u *unit) {
 		m.replaced(m.active)
 	}
 	m.active, m.next = u, nil
+	u.served = true
+	if !u.cold {
+		m.serverRecord().Restarts.Add(1) // it was started as a standby, and counts from now on
+	}
 	m.lastExit = ""
-	m.about(m.log.Info(), u).Msg("server ready")
-	m.recordSuccessor(roleServer, u.p.PID(), u.generation)
+	m.about(m.log.Info(), u).Bool("took_over", u.took).Msg("server ready")
+	m.tried(u)
+	m.recordSuccessor(roleServer, u.p.PID(), u.generation, u.since)
 	if u.line != nil && u.cfg != m.cfg {
 		m.publish(u)
 	}
-	m.settle(restarts{pid: u.p.PID(), generation: u.generation})
+	if err := m.estate.settle(); err != nil {
+		m.log.Warn().Err(err).Msg("former heritage not closed")
+	}
+	m.planned = time.Time{}
+	m.relief.won = true
+	m.relief.done = restarts{pid: u.p.PID(), generation: u.generation, oldPID: pidOf(m.relief.old)}
+	if m.relief.old != nil {
+		m.relief.done.oldGeneration = m.relief.old.generation
+	}
+	m.relieved()
+}
+
+// relieved tells those who wait for a restart, once the server that made way is gone.
+func (m *manager) relieved() {
+	if !m.relief.won || m.relief.old != nil && m.relief.old.state != supervise.Stopped {
+		return
+	}
+	done := m.relief.done
+	m.relief = relief{}
+	m.settle(done)
+}
+
+// giveUpPlan ends a planned restart that has come to nothing: what the present server goes
+// on with is put back.
+func (m *manager) giveUpPlan(err error) {
+	m.planned, m.relief = time.Time{}, relief{}
+	if m.active != nil {
+		if err := m.estate.restore(); err != nil {
+			m.log.Error().Err(err).Msg("heritage not restored")
+		}
+	}
+	m.settle(restarts{err: err})
 }
 
 // replaced moves the active server among the old ones.
@@ -96,6 +145,9 @@ func (m *manager) replaced(u *unit) {
 	u.parked, u.retiring = false, false
 	m.old[u] = true
 	m.active = nil
+	if m.next != nil {
+		m.next.since = m.env.now() // it need not wait any more
+	}
 	m.escort(u)
 }
 
@@ -119,17 +171,19 @@ func (m *manager) escort(u *unit) {
 	})
 }
 
-// handOver takes the hand-over from the active server to the next one a step further.
-func (m *manager) handOver() {
-	n, a := m.next, m.active
+// giveTurn lets the next server go when it is its turn: it has taken over, or nobody is in
+// its way.
+func (m *manager) giveTurn() {
+	n := m.next
 	switch {
-	case n == nil || n.turn == nil || n.told || m.burying:
-	case a == nil:
+	case n == nil || n.turn == nil || n.told:
+	case n.took:
+		if m.active != nil {
+			m.overtaken(m.active)
+		}
 		m.grant(n)
-	case a.line == nil || a.retiring:
-		// It dials in, answers or dies; or the next one's start deadline passes.
-	default:
-		m.retire(a)
+	case m.active == nil && !m.burying:
+		m.grant(n)
 	}
 }
 
@@ -158,13 +212,7 @@ func (m *manager) retire(a *unit) {
 			m.replaced(a)
 			return
 		}
-		err = fmt.Errorf("server %d does not let go: %w", a.p.PID(), err)
-		m.log.Error().Err(err).Msg("restart failed")
-		if m.next != nil {
-			m.next.answer(err)
-			m.next.asked = true
-		}
-		m.settle(restarts{err: err})
+		m.staysOn(a, fmt.Errorf("server %d does not let go: %w", a.p.PID(), err))
 	})
 }
 
@@ -181,45 +229,64 @@ func (m *manager) call(l line, op string, body any, limit time.Duration, then fu
 	})
 }
 
-// abandon gives up a server that has not become ready in time.
+// abandon gives up a server that has not become ready in time, or a standby that is unfit.
 func (m *manager) abandon(now time.Time) {
 	u := m.next
+	health := supervise.Escalation{Grace: m.cfg.Health.KillGrace, Core: supervise.CoreSignal(m.cfg.Health.CoreSignal)}
+	if why := m.unfit(u); u.stands() && why != "" {
+		if u.verdict == supervise.Dead {
+			m.kill(u, supervise.Unhealthy, why, health, nil)
+			return
+		}
+		m.discard(u, why)
+		return
+	}
 	if u.enter(supervise.Deadline, now) != supervise.Kill {
 		return
 	}
 	u.answer(errors.New("start deadline passed"))
-	m.kill(u, supervise.StartFailed, "not ready within its start deadline",
-		supervise.Escalation{Grace: m.cfg.Health.KillGrace, Core: supervise.CoreSignal(m.cfg.Health.CoreSignal)}, nil)
+	m.kill(u, supervise.StartFailed, "not ready within its start deadline", health, nil)
+}
+
+// discard has a standby stopped that is not needed.
+func (m *manager) discard(u *unit, why string) {
+	m.about(m.log.Info(), u).Str("reason", why).Msg("standby is not needed")
+	u.asked, u.reason = true, why
+	u.answer(errNotWanted)
+	if u.line != nil {
+		m.call(u.line, opStop, serverStop{Fast: true}, reloadLimit, func(error) {}) // the signal says the same
+	}
+	m.kill(u, supervise.Requested, why, supervise.Escalation{Grace: max(m.cfg.Supervision.StopGrace, time.Millisecond)}, nil)
 }
 
 // died takes in that a server is gone.
 func (m *manager) died(u *unit) {
-	now := m.env.now()
-	status, refusal, ready := u.p.Status(), u.p.Refusal(), u.readyFor(now)
-	do := u.enter(supervise.Exit, now)
-	unasked := do != supervise.Finish && !u.asked
+	d := m.deathOf(u)
+	u.enter(supervise.Exit, m.env.now())
+	unasked := d.Fault != supervise.FaultAsked
 	level := zerolog.InfoLevel
 	if unasked {
 		level = zerolog.WarnLevel
 	}
-	e := m.about(m.log.WithLevel(level), u).Stringer("status", status).Dur("ready_for_ms", ready).Bool("asked", !unasked)
-	why := status.String()
-	if refusal != nil {
-		why = refusal.Error()
-		e = e.Str("reason", why)
+	e := m.about(m.log.WithLevel(level), u).Stringer("status", d.Status).Dur("ready_for_ms", d.Ready).
+		Bool("asked", !unasked).Bool("standby", d.Standby).Str("fault", string(d.Fault))
+	if d.Refusal != "" {
+		e = e.Str("reason", d.Refusal)
 	}
 	e.Msg("server died")
-	m.recordDeath(m.deathOf(u, status, !unasked))
 	m.bury(u, unasked)
+	m.recordDeath(d)
+	m.failedTrial(u, d)
 	switch {
-	case u == m.active:
-		m.lost(u, unasked, status, why, ready)
+	case u == m.active || u.overtaken:
+		m.lost(u, d)
 	case u == m.next:
 		m.next = nil
-		m.stillborn(u, unasked, status, why)
+		m.stillborn(u, d)
 	default:
 		u.p.Release()
 	}
+	m.relieved()
 }
 
 // bury keeps the books of a death.
@@ -237,12 +304,20 @@ func (m *manager) bury(u *unit, unasked bool) {
 	}
 }
 
-// lost takes in the death of the active server. Before anything follows it, it is made sure
-// of: what the kernel has told about a process is then told by its lock as well.
-func (m *manager) lost(u *unit, unasked bool, status supervise.Status, why string, ready time.Duration) {
-	m.active = nil
+// lost takes in the death of the server that served. Before anything is started, it is made
+// sure of: what the kernel has told about a process is then told by its lock as well. A standby
+// does not wait for that.
+func (m *manager) lost(u *unit, d supervise.Death) {
+	now := m.env.now()
+	if u == m.active {
+		m.active = nil
+		if m.next != nil {
+			m.next.since = now // from now on it is waited for
+		}
+	}
 	if m.phase != running {
 		u.p.Release()
+		m.burying = false
 		return
 	}
 	m.burying = true
@@ -251,42 +326,51 @@ func (m *manager) lost(u *unit, unasked bool, status supervise.Status, why strin
 	m.kill(u, supervise.Requested, "server died", supervise.Escalation{}, func(supervise.Outcome) {
 		m.burying = false
 		u.p.Release()
-		m.succeed(unasked, status, why, ready)
+		m.succeed(d)
 	})
 }
 
 // stillborn takes in the death of a server that never was active.
-func (m *manager) stillborn(u *unit, unasked bool, status supervise.Status, why string) {
+func (m *manager) stillborn(u *unit, d supervise.Death) {
 	u.p.Release()
-	err := fmt.Errorf("the new server (pid %d) did not become ready: %s", u.p.PID(), why)
+	err := fmt.Errorf("the new server (pid %d) did not become ready: %s", u.p.PID(), d.Why())
 	if m.active.serves() {
-		// A planned restart that failed.
-		m.settle(restarts{err: fmt.Errorf("%w; the old server serves on", err)})
+		err = fmt.Errorf("%w; the old server serves on", err)
+		if !m.planned.IsZero() {
+			m.giveUpPlan(err)
+		}
+		if m.estate.custody() {
+			m.succeed(d) // another one is to stand by
+		}
 		return
 	}
-	m.settle(restarts{err: err})
-	m.succeed(unasked, status, why, 0)
+	m.giveUpPlan(err)
+	m.succeed(d)
 }
 
 // succeed decides when, and whether, the next server is started.
-func (m *manager) succeed(unasked bool, status supervise.Status, why string, ready time.Duration) {
+func (m *manager) succeed(d supervise.Death) {
 	now := m.env.now()
-	if !unasked {
+	if d.Fault == supervise.FaultAsked {
 		m.due, m.delay = now, 0
 		return
 	}
-	m.lastExit = why
-	if supervise.Classify(status) == supervise.Permanent {
-		m.alarm = "server is not started again: " + why
-		m.log.Error().Str("alarm", m.alarm).Stringer("status", status).Msg("server is not started again")
+	m.lastExit = d.Why()
+	if supervise.Classify(d.Status) == supervise.Permanent {
+		m.alarm = "server is not started again: " + m.lastExit
+		m.log.Error().Str("alarm", m.alarm).Stringer("status", d.Status).Msg("server is not started again")
 		return
 	}
-	m.failed(now, ready)
+	m.failed(now, d.Ready, d.Fault)
 }
 
 // failed plans the next start after a death that nobody asked for.
-func (m *manager) failed(now time.Time, ready time.Duration) {
-	m.delay = m.backoff.Died(now, ready)
+func (m *manager) failed(now time.Time, ready time.Duration, f supervise.Fault) {
+	died := m.backoff.Died
+	if f.Outside() {
+		died = m.backoff.DiedOutside
+	}
+	m.delay = died(now, ready)
 	m.due = now.Add(m.delay)
 	if m.delay > 0 {
 		m.log.Warn().Dur("delay_ms", m.delay).Int("attempt", m.backoff.Step()).Str("last_exit", m.lastExit).
@@ -376,6 +460,7 @@ func (m *manager) report(d supervise.Decision) {
 	e.AnErr("error", d.Err).Msg(msg)
 	m.crashes.Judged(d)
 	r := m.serverRecord()
+	condemned(r, d)
 	switch {
 	case !d.Final && d.Err == nil:
 		r.KillsDecided.Add(1)

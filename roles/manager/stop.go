@@ -21,6 +21,8 @@ func (m *manager) signal(sig os.Signal) {
 		m.reload(func(reloaded) {})
 	case syscall.SIGUSR1:
 		m.reopen()
+	case syscall.SIGUSR2:
+		m.upgradeByItself()
 	}
 }
 
@@ -70,6 +72,11 @@ func (m *manager) proceed() {
 		m.done = true
 		return
 	}
+	// A standby would take the end of the server for a death.
+	if n := m.next; n != nil && !n.stood.IsZero() && !n.told {
+		m.dismiss(n)
+		return
+	}
 	for _, u := range m.units() {
 		m.dismiss(u)
 	}
@@ -86,10 +93,10 @@ func (m *manager) dismiss(u *unit) {
 		return
 	}
 	now := m.env.now()
-	u.asked = true
+	u.asked, u.reason = true, "stop"
 	u.enter(supervise.Stop, now)
 	grace := max(m.cfg.Supervision.StopGrace, time.Millisecond)
-	fast := m.phase == stopping || u == m.next
+	fast := m.phase == stopping || u == m.next && !u.told
 	if !fast {
 		grace += m.cfg.Timeouts.Drain
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,7 @@ import (
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/link"
+	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/supervise"
 )
 
@@ -38,6 +40,7 @@ type world struct {
 	cop     int // holder of cop.lock
 	holder  int // of server.lock
 	config  string
+	custody bool
 	saved   []*config.Config
 	over    chan struct{}
 	signals chan os.Signal
@@ -46,8 +49,19 @@ type world struct {
 // story runs f with a manager that has begun to run with a configuration file.
 func story(t *testing.T, file string, f func(w *world)) {
 	t.Helper()
+	storyWith(t, file, false, f)
+}
+
+// custodyStory is a story with custody in force: a standby is always kept.
+func custodyStory(t *testing.T, file string, f func(w *world)) {
+	t.Helper()
+	storyWith(t, file, true, f)
+}
+
+func storyWith(t *testing.T, file string, custody bool, f func(w *world)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, pids: 100, config: file, over: make(chan struct{}), signals: make(chan os.Signal)}
+		w := &world{t: t, pids: 100, config: file, over: make(chan struct{}), signals: make(chan os.Signal), custody: custody}
 		es, err := newEstate(heritage.New())
 		if err != nil {
 			t.Fatal(err)
@@ -92,7 +106,8 @@ func (w *world) end() {
 func (w *world) load() (*config.Config, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return config.Load(config.Sources{Flags: config.Overrides{Config: "trafficd.yaml"}, Data: []byte(listen + w.config)})
+	return config.Load(config.Sources{Flags: config.Overrides{Config: "trafficd.yaml"}, Data: []byte(listen + w.config),
+		Env: []string{"TRAFFICD_CUSTODY_ENABLED=" + strconv.FormatBool(w.custody)}})
 }
 
 func (w *world) write(file string) {
@@ -109,16 +124,16 @@ func (w *world) env() env {
 	}
 	return env{
 		now: time.Now,
-		start: func(generation uint64, h *heritage.Set) (p process, err error) {
+		start: func(x *program.Program, generation uint64, h *heritage.Set) (p process, err error) {
 			locked(func() {
 				s := w.process()
-				s.generation, s.inherited = generation, h.Names()
+				s.generation, s.inherited, s.program = generation, h.Names(), x
 				w.servers = append(w.servers, s)
 				p = s
 			})
 			return p, nil
 		},
-		adopt: func(pid int, _ uint64) (p process, err error) {
+		adopt: func(pid int, _ uint64, _ bool) (p process, err error) {
 			locked(func() {
 				s := w.process()
 				s.pid, s.adopted = pid, true
@@ -132,9 +147,13 @@ func (w *world) env() env {
 			Holder:  func(supervise.Role) (pid int, err error) { locked(func() { pid = w.holder }); return pid, nil },
 			Inspect: w.inspect,
 		},
-		load:   w.load,
-		save:   func(c *config.Config) error { locked(func() { w.saved = append(w.saved, c) }); return nil },
-		tune:   func(*config.Config) {},
+		load: w.load,
+		save: func(c *config.Config) error { locked(func() { w.saved = append(w.saved, c) }); return nil },
+		tune: func(*config.Config) {},
+		open: func(path, id string) (*program.Program, error) { return &program.Program{Path: path, ID: id}, nil },
+		try: func(_ context.Context, path string) (*program.Program, error) {
+			return &program.Program{Path: path, ID: "new"}, nil
+		},
 		rotate: func() error { return nil },
 		copHolder: func() (pid int, held bool) {
 			locked(func() { pid, held = w.cop, w.cop != 0 })
@@ -238,7 +257,10 @@ type fakeProcess struct {
 	pid        int
 	generation uint64
 	inherited  []string
+	program    *program.Program
 	adopted    bool
+	journal    uint64 // 0: it has no custody
+	took       bool
 
 	ready, done chan struct{}
 	once        sync.Once
@@ -286,9 +308,17 @@ func (p *fakeProcess) die(s supervise.Status) {
 // killed is how a process ends that somebody killed.
 var killed = supervise.Status{Known: true, Signal: syscall.SIGKILL}
 
+// exe is what the process runs, as its program says.
+func (p *fakeProcess) exe() string {
+	if p.program == nil {
+		return ""
+	}
+	return p.program.ID
+}
+
 func (p *fakeProcess) Target() supervise.Target {
 	return supervise.Target{
-		Role: supervise.Server, Known: supervise.Identity{PID: p.pid}, Child: !p.adopted,
+		Role: supervise.Server, Known: supervise.Identity{PID: p.pid, Exe: p.exe()}, Child: !p.adopted,
 		Terminate: func(ctx context.Context, e supervise.Escalation) error {
 			if e.Grace > 0 && !p.deaf.Load() {
 				p.die(supervise.Status{Known: true})
@@ -349,10 +379,35 @@ func (p *fakeProcess) refuses(op string, err error) {
 	p.answers[op] = err
 }
 
+// stands takes a server from its start to where it stands by.
+func (p *fakeProcess) stands() {
+	p.w.t.Helper()
+	p.w.on(func() { p.journal = p.w.m.estate.journal() })
+	p.dials("standby")
+}
+
+// takesOver has a standby act on the death of the server: it takes the lock, says so, and
+// serves when it is told to. Nobody has to have noticed that death.
+func (p *fakeProcess) takesOver() {
+	p.w.t.Helper()
+	p.locks()
+	p.took = true
+	select {
+	case err := <-p.asksTurn():
+		if err != nil {
+			p.w.t.Fatalf("server %d is not let go: %v", p.pid, err)
+		}
+	default:
+		p.w.t.Fatalf("server %d has taken over and has no turn\n%s", p.pid, p.w.log.String())
+	}
+	p.says("ready")
+	p.w.expect("ready", p)
+}
+
 // dials has the process say hello as a server in a state.
 func (p *fakeProcess) dials(state string) {
 	p.w.t.Helper()
-	p.hello = link.Hello{Role: roleServer, PID: p.pid, Generation: p.generation, State: state}
+	p.hello = link.Hello{Role: roleServer, PID: p.pid, Generation: p.generation, State: state, Journal: p.journal}
 	p.w.on(func() { p.w.m.connected(p) })
 	synctest.Wait()
 }
@@ -372,7 +427,9 @@ func (p *fakeProcess) says(state string) {
 func (p *fakeProcess) asksTurn() <-chan error {
 	p.w.t.Helper()
 	turn := make(chan error, 1)
-	p.w.on(func() { p.w.m.saysReady(p, func(err error) { turn <- err }) })
+	p.w.on(func() {
+		p.w.m.saysReady(p, readyBody{p.generation, p.took, p.journal}, func(err error) { turn <- err })
+	})
 	synctest.Wait()
 	return turn
 }

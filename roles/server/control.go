@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"trafficd/roles/internal/link"
 	"trafficd/roles/internal/runroot"
 	"trafficd/roles/internal/stats"
+	"trafficd/roles/internal/supervise"
 )
 
 // manager is the server's tether to whoever is the manager now.
@@ -26,7 +28,7 @@ type manager struct {
 const (
 	dialTimeout  = 2 * time.Second
 	askTimeout   = 20 * time.Second
-	readyTimeout = 10 * time.Minute // the manager replies when it is our turn
+	readyTimeout = 10 * time.Minute // the manager replies when it is our turn; after this it is asked again
 )
 
 // tether attaches the server to its manager, and to each that follows.
@@ -57,7 +59,9 @@ func (s *Server) hello() link.Hello {
 	if st == stats.Stopped {
 		st = stats.Starting
 	}
-	return link.Hello{Role: "server", PID: self.PID, StartTime: self.StartTime, Generation: s.generation, State: st.String()}
+	return link.Hello{
+		Role: "server", PID: self.PID, StartTime: self.StartTime, Generation: s.generation, State: st.String(), Journal: s.journalID(),
+	}
 }
 
 // operations are what a manager may ask of a server.
@@ -75,6 +79,19 @@ func (s *Server) operations() *link.Mux {
 			return link.Reply{}, err
 		}
 		s.drain(body.Undo)
+		return link.Reply{}, nil
+	})
+	handle("yield", func(*link.Message) (link.Reply, error) { return link.Reply{}, s.yield() })
+	handle("ping", func(*link.Message) (link.Reply, error) {
+		s.each(func(*worker) {}) // a loop that does not turn lets the caller wait
+		return link.Reply{}, nil
+	})
+	handle("cause", func(m *link.Message) (link.Reply, error) {
+		var body causeBody
+		if err := m.Decode(&body); err != nil {
+			return link.Reply{}, err
+		}
+		s.learn(body)
 		return link.Reply{}, nil
 	})
 	handle("retire", func(*link.Message) (link.Reply, error) { return link.Reply{}, s.retire() })
@@ -131,22 +148,100 @@ func (m *manager) config(ctx context.Context) (*config.Config, error) {
 	return config.Decode(reply.Body)
 }
 
-// ready tells the manager that the server is, and waits for its turn.
-func (m *manager) ready(ctx context.Context) error {
-	reply, err := m.call(ctx, "ready", map[string]uint64{"generation": m.server.generation}, readyTimeout)
-	if err != nil {
-		return err
+// readyBody says that this server is ready. Took: it holds server.lock and serves what its
+// predecessor left; otherwise it holds nothing yet.
+type readyBody struct {
+	Generation uint64 `json:"generation"`
+	Took       bool   `json:"took"`
+	Journal    uint64 `json:"journal"`
+}
+
+// ready tells the manager that the server is, and waits for its turn, which may be that of
+// another server's death.
+func (m *manager) ready(ctx context.Context, took bool) error {
+	for {
+		reply, err := m.call(ctx, "ready", readyBody{m.server.generation, took, m.server.journalID()}, readyTimeout)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		reply.Close()
+		return nil
 	}
-	reply.Close()
-	return nil
+}
+
+// stateBody is what is said of a state.
+type stateBody struct {
+	State   string `json:"state"`
+	Journal uint64 `json:"journal"` // inode; 0: no custody
 }
 
 // tell reports a new state; a manager that is not there learns it by hello.
 func (m *manager) tell(st stats.State) {
+	if m == nil {
+		return // a test without a manager
+	}
 	if c := m.tether.Conn(); c != nil {
-		if err := c.Emit("state", map[string]string{"state": st.String()}); err != nil {
+		if err := c.Emit("state", stateBody{st.String(), m.server.journalID()}); err != nil {
 			m.server.log.Debug().Err(err).Msg("report state")
 		}
+	}
+}
+
+// causeBody asks, or says, why the server of a generation died. Fault "": not known yet.
+type causeBody struct {
+	Generation uint64          `json:"generation"`
+	Fault      supervise.Fault `json:"fault"`
+}
+
+// cause asks why the server of a generation died. The manager learns it when the kernel has
+// taken that process apart, so the answer may come later than the successor begins; it
+// is waited for until ctx ends. supervise.FaultUnknown: the manager will never know.
+func (m *manager) cause(ctx context.Context, generation uint64) (supervise.Fault, error) {
+	told := m.server.expectCause(generation)
+	reply, err := m.call(ctx, "cause", causeBody{Generation: generation}, askTimeout)
+	if err != nil {
+		return supervise.FaultUnknown, err
+	}
+	defer reply.Close()
+	var body causeBody
+	if err := reply.Decode(&body); err != nil {
+		return supervise.FaultUnknown, err
+	}
+	if body.Fault != "" {
+		return body.Fault, nil
+	}
+	select {
+	case f := <-told:
+		return f, nil
+	case <-ctx.Done():
+		return supervise.FaultUnknown, fmt.Errorf("ask why generation %d died: %w", generation, ctx.Err())
+	}
+}
+
+// expectCause is a channel on which the cause of a death will be said.
+func (s *Server) expectCause(generation uint64) <-chan supervise.Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.causes == nil {
+		s.causes = map[uint64]chan supervise.Fault{}
+	}
+	if s.causes[generation] == nil {
+		s.causes[generation] = make(chan supervise.Fault, 1)
+	}
+	return s.causes[generation]
+}
+
+// learn passes on what the manager says of a death.
+func (s *Server) learn(b causeBody) {
+	s.expectCause(b.Generation)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case s.causes[b.Generation] <- b.Fault:
+	default: // said before
 	}
 }
 

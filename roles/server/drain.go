@@ -39,6 +39,11 @@ func (s *Server) end() {
 		s.drainSessions()
 	}
 	s.each(func(w *worker) { w.host.CloseAll() })
+	if held && s.custody != nil {
+		if err := s.custody.release(); err != nil {
+			s.log.Error().Err(err).Msg("custody")
+		}
+	}
 	if held {
 		s.role.Leave(os.Getpid())
 	}
@@ -65,6 +70,8 @@ func (s *Server) drainSessions() {
 		case <-deadline.C:
 			s.log.Warn().Int("sessions", s.sessions()).Msg("drain deadline passed")
 			return
+		case <-s.yields:
+			s.leave() // the standby finishes the rest
 		case <-poll.C:
 		}
 	}

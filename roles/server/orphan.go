@@ -16,7 +16,7 @@ import (
 // been free for a while.
 
 const (
-	orphanLook  = 100 * time.Millisecond
+	orphanLook  = 20 * time.Millisecond
 	orphanLooks = 5 // in a row, before it acts
 	orphanPause = 5 * time.Second
 )

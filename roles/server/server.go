@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -47,25 +46,31 @@ type Server struct {
 	heritage   *heritage.Set
 	link       *manager
 
+	custody  *keeping // nil: what this server has dies with it
 	region   *stats.Region
 	bank     stats.Bank
 	role     *stats.Role
-	store    *cache.Store // nil: nothing is cached
+	memory   []byte       // the cache's mapping; nil: there is none
+	store    *cache.Store // in memory, from begin on; nil: nothing is cached
 	flights  *transaction.Flights
 	resolver *resolve.Resolver
 	fifo     *queue.FIFO // nil: there is none
 
+	threads int
 	group   *eventloop.Group
 	workers []*worker
 
 	settings atomic.Pointer[transaction.Settings]
 	config   atomic.Pointer[config.Config]
 
-	mu    sync.Mutex // guards what follows
-	state stats.State
-	lock  *lockfile.Lock // held while ready
-	stop  chan struct{}  // closed when the server is to end
-	fast  bool           // without waiting for what is under way
+	mu     sync.Mutex // guards what follows
+	state  stats.State
+	lock   *lockfile.Lock                  // held while ready
+	stop   chan struct{}                   // closed when the server is to end
+	fast   bool                            // without waiting for what is under way
+	yields chan struct{}                   // closed when the server is to leave its connections to its standby
+	causes map[uint64]chan supervise.Fault // who asks why a generation died
+	kept   bool                            // custody is set: journalID is asked by the link's goroutine
 }
 
 // addressTTL is how long the addresses of an origin's name are trusted.
@@ -76,7 +81,7 @@ func Run(ctx context.Context, o Options) int {
 	if err := proc.SetName("traffic_server"); err != nil {
 		fmt.Fprintln(os.Stderr, "trafficd server:", err)
 	}
-	s := &Server{generation: supervise.TakeGeneration(), stop: make(chan struct{})}
+	s := newServer(supervise.TakeGeneration())
 	if err := s.run(ctx, o); err != nil {
 		if nerr := proc.NotifyError(err); nerr != nil {
 			s.complain(nerr)
@@ -116,21 +121,47 @@ func (s *Server) run(ctx context.Context, o Options) error {
 	if err := s.build(cfg); err != nil {
 		return err
 	}
-	if err := s.link.ready(ctx); err != nil {
+	if err := s.live(ctx, signals); err != nil {
 		return err
 	}
-	if err := s.begin(); err != nil {
-		return err
-	}
-	if err := proc.NotifyReady(); err != nil {
-		s.log.Debug().Err(err).Msg("nobody waits for readiness")
-	}
-	orphaned, stop := context.WithCancel(ctx)
-	go s.watchParents(orphaned)
-	s.await(ctx, signals)
-	stop()
 	s.end()
 	return nil
+}
+
+// live is the time in which the server stands by and then serves. It returns when it is
+// to end in order.
+func (s *Server) live(ctx context.Context, signals <-chan os.Signal) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	begun := make(chan error, 1)
+	go func() { begun <- s.become(ctx) }()
+	for {
+		select {
+		case err := <-begun:
+			if err != nil {
+				return err
+			}
+			begun = nil // there is no second
+			go s.watchParents(ctx)
+			continue
+		case <-ctx.Done():
+		case <-s.stop:
+		case <-s.yields:
+			s.leave()
+		case sig := <-signals:
+			s.signal(sig)
+			continue
+		}
+		cancel()
+		if begun != nil {
+			<-begun // what it has begun by now is ended with the rest
+		}
+		return nil
+	}
+}
+
+func newServer(generation uint64) *Server {
+	return &Server{generation: generation, stop: make(chan struct{}), yields: make(chan struct{})}
 }
 
 // inherit takes over what the manager has prepared.
@@ -164,6 +195,9 @@ func (s *Server) inherit(o Options) (err error) {
 		return err
 	}
 	s.bank = s.region.Bank(s.generation)
+	if self := proc.Self(); s.bank.Generation() == s.generation {
+		s.bank.Enter(self.PID, self.StartTime)
+	}
 	s.role = s.region.Role(stats.RoleServer)
 	in, okIn := s.heritage.Get(heritage.QueueIn)
 	out, okOut := s.heritage.Get(heritage.QueueOut)
@@ -195,24 +229,29 @@ func (s *Server) attach(ctx context.Context) (*config.Config, error) {
 
 // build makes everything a request needs and starts the loops.
 func (s *Server) build(c *config.Config) error {
-	threads := c.Threads
-	if threads == 0 {
-		threads = runtime.NumCPU()
+	if s.threads = c.Threads; s.threads == 0 {
+		s.threads = runtime.NumCPU()
 	}
-	threads = min(threads, stats.MaxLoops)
-	tuneRuntime(threads)
-	if err := s.openCache(c); err != nil {
+	s.threads = min(s.threads, stats.MaxLoops)
+	tuneRuntime(s.threads)
+	if err := s.mapCache(c); err != nil {
 		return err
 	}
 	s.flights = transaction.NewFlights()
 	s.resolver = resolve.New(addressTTL, resolve.System)
-	group, err := eventloop.NewGroup(threads, func(i int) eventloop.Options {
+	group, err := eventloop.NewGroup(s.threads, func(i int) eventloop.Options {
 		return eventloop.Options{Name: fmt.Sprintf("net/%d", i), Cell: s.bank.Cell(i)}
 	})
 	if err != nil {
 		return err
 	}
 	s.group = group
+	if err := s.openCustody(c); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.kept = s.custody != nil
+	s.mu.Unlock()
 	for i, l := range group.Loops() {
 		w, err := s.newWorker(i, l)
 		if err != nil {
@@ -238,8 +277,9 @@ func tuneRuntime(threads int) {
 	debug.SetGCPercent(400)
 }
 
-// openCache maps the store; whatever an earlier server left in it is there.
-func (s *Server) openCache(c *config.Config) error {
+// mapCache maps the store and leaves it alone: it is another server's as long as this one
+// stands by.
+func (s *Server) mapCache(c *config.Config) error {
 	fd, ok := s.heritage.Get(heritage.Cache)
 	if !ok || c.Cache.Size == 0 {
 		return nil
@@ -252,8 +292,26 @@ func (s *Server) openCache(c *config.Config) error {
 	if err != nil {
 		return fmt.Errorf("map the cache of %d bytes: %w", st.Size, err)
 	}
-	s.store, err = cache.Open(mem, cache.Options{MaxObject: c.Cache.MaxObject(), Hold: true})
-	return err
+	if err := keepFromKeeper(mem); err != nil {
+		return fmt.Errorf("keep the cache from the keeper: %w", err)
+	}
+	s.memory = mem
+	return nil
+}
+
+// openCache makes the mapped store this server's; whatever an earlier one left in it is there,
+// and that one writes to it no more. The loops run, and serve nobody yet.
+func (s *Server) openCache() error {
+	if s.memory == nil {
+		return nil
+	}
+	store, err := cache.Open(s.memory, cache.Options{MaxObject: s.config.Load().Cache.MaxObject(), Hold: true})
+	if err != nil {
+		return err
+	}
+	s.store = store
+	s.each(func(w *worker) { w.env.Store, w.env.Cache = store, store.Arena() })
+	return nil
 }
 
 // each runs f for every worker on its loop and waits.
@@ -276,25 +334,51 @@ func (w *worker) run(f func()) {
 	}
 }
 
-// begin starts to serve: it is this server's turn.
-func (s *Server) begin() error {
-	lock, err := lockfile.Acquire(s.root.ServerLock())
-	if errors.Is(err, lockfile.ErrHeld) {
-		return exitcode.With(exitcode.TryAgain, err)
-	}
-	if err != nil {
-		return err
-	}
-	s.succeed(int(s.role.PID.Load()), s.role.StartTime.Load())
-	self := proc.Self()
-	s.role.Enter(self.PID, self.StartTime, s.generation)
+// begin starts to serve, as the holder of server.lock.
+//
+// With custody the connections of the server before go on first; what is new waits for the
+// manager's word, which makes sure that the queue has one consumer.
+func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	s.mu.Lock()
 	s.lock = lock
 	s.mu.Unlock()
+	if err := s.openCache(); err != nil {
+		return err
+	}
+	before := predecessor{int(s.role.PID.Load()), s.role.StartTime.Load(), s.role.Generation.Load()}
+	self := proc.Self()
+	s.role.Enter(self.PID, self.StartTime, s.generation)
+	if s.custody != nil {
+		s.say(stats.Starting)
+		s.custody.before = before
+		if err := s.takeOver(lock); err != nil {
+			return fmt.Errorf("take over: %w", err)
+		}
+	}
+	s.succeed(before)
 	if err := s.listenHeartbeats(); err != nil {
 		return err
 	}
-	queued := 0
+	if s.custody != nil {
+		if err := s.link.turn(ctx); err != nil {
+			return err
+		}
+	}
+	queued, err := s.accept()
+	if err != nil {
+		return err
+	}
+	s.enter(stats.Ready)
+	s.log.Info().Uint64("generation", s.generation).Int("loops", len(s.workers)).Int("queued", queued).
+		Bool("custody", s.custody != nil).Msg("server ready")
+	if err := proc.NotifyReady(); err != nil {
+		s.log.Debug().Err(err).Msg("nobody waits for readiness")
+	}
+	return nil
+}
+
+// accept empties the manager's queue and then takes what is newer.
+func (s *Server) accept() (queued int, err error) {
 	if s.fifo != nil {
 		s.workers[0].run(func() { queued = s.workers[0].takeQueue(s.fifo) })
 	}
@@ -303,24 +387,27 @@ func (s *Server) begin() error {
 			var err error
 			w.run(func() { err = w.acceptOn(fd) })
 			if err != nil {
-				return fmt.Errorf("accept on %s: %w", name, err)
+				return queued, fmt.Errorf("accept on %s: %w", name, err)
 			}
 		}
 	}
-	s.enter(stats.Ready)
-	s.log.Info().Uint64("generation", s.generation).Int("loops", len(s.workers)).Int("queued", queued).Msg("server ready")
-	return nil
+	return queued, nil
 }
 
 // succeed lets the cache use again what the server before this one may still be
 // reading, as soon as that one is gone.
-func (s *Server) succeed(pid int, startTime uint64) {
+func (s *Server) succeed(p predecessor) {
 	if s.store == nil {
 		return
 	}
+	if s.custody != nil {
+		// Its loops are dead, and what they were sending is pinned by those who send it now.
+		s.store.EndHold()
+		return
+	}
 	go func() {
-		if pid != 0 {
-			if before, err := proc.Adopt(pid, startTime); err == nil {
+		if p.PID != 0 {
+			if before, err := proc.Adopt(p.PID, p.StartTime); err == nil {
 				<-before.Done()
 			}
 		}
@@ -328,12 +415,18 @@ func (s *Server) succeed(pid int, startTime uint64) {
 	}()
 }
 
-// enter notes a new state where cop and manager see it.
+// enter notes a new state of the server where cop and manager see it.
 func (s *Server) enter(st stats.State) {
+	s.role.State.Store(uint64(st))
+	s.say(st)
+}
+
+// say notes a new state where the manager sees it. The record of the role is another
+// process's as long as this one stands by.
+func (s *Server) say(st stats.State) {
 	s.mu.Lock()
 	s.state = st
 	s.mu.Unlock()
-	s.role.State.Store(uint64(st))
 	s.link.tell(st)
 }
 
@@ -343,25 +436,16 @@ func (s *Server) current() stats.State {
 	return s.state
 }
 
-// await serves until it is time to end.
-func (s *Server) await(ctx context.Context, signals <-chan os.Signal) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.stop:
-			return
-		case sig := <-signals:
-			switch sig {
-			case unix.SIGUSR1:
-				s.reopen()
-			case unix.SIGHUP: // the manager's affair
-			case unix.SIGINT:
-				s.shutdown(true)
-			default:
-				s.shutdown(false)
-			}
-		}
+// signal acts on a signal to the process.
+func (s *Server) signal(sig os.Signal) {
+	switch sig {
+	case unix.SIGUSR1:
+		s.reopen()
+	case unix.SIGHUP: // the manager's affair
+	case unix.SIGINT:
+		s.shutdown(true)
+	default:
+		s.shutdown(false)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/logging"
 	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
 )
 
@@ -46,7 +47,8 @@ func startEngine(t *testing.T, threads int, tune func(*config.Config), rules ...
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{log: log, heritage: heritage.New(), region: stats.New(), generation: 1, stop: make(chan struct{})}
+	s := newServer(1)
+	s.log, s.heritage, s.region = log, heritage.New(), stats.New()
 	s.bank = s.region.Bank(1)
 	s.bank.Begin(1, threads)
 	mem, err := unix.Mmap(-1, 0, 64<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
@@ -89,8 +91,8 @@ func startEngine(t *testing.T, threads int, tune func(*config.Config), rules ...
 func (e *engine) expectNoPages() {
 	e.each(func(w *worker) {
 		w.env.Origins.CloseIdle()
-		if small, large := w.env.Arena.InUse(); small != 0 || large != 0 {
-			e.t.Errorf("%d small and %d large pages are still in use", small, large)
+		if used := w.env.Arena.InUse(); used != (buffer.Shape{}) {
+			e.t.Errorf("pages are still in use: %+v", used)
 		}
 	})
 }

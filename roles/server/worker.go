@@ -10,6 +10,7 @@ import (
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
 	"trafficd/roles/server/session"
@@ -17,15 +18,10 @@ import (
 	"trafficd/roles/server/transaction"
 )
 
-// Pages of each loop's arena. They cost address space until they are used.
-const (
-	smallPages = 64 << 10
-	largePages = 8 << 10
-)
-
 // A worker is one event loop and all that is its own.
 type worker struct {
 	server *Server // immutable
+	index  int     // immutable
 	loop   *eventloop.Loop
 	row    *stats.Row
 	env    *transaction.Env
@@ -47,19 +43,27 @@ type acceptor struct {
 
 // newWorker makes the worker of loop i. The loop does not run yet.
 func (s *Server) newWorker(i int, loop *eventloop.Loop) (*worker, error) {
-	arena, err := buffer.New(smallPages, largePages)
+	arena, err := s.arena(i)
 	if err != nil {
 		return nil, fmt.Errorf("loop %d: %w", i, err)
 	}
-	w := &worker{server: s, loop: loop, row: s.bank.Row(i)}
+	w := &worker{server: s, index: i, loop: loop, row: s.bank.Row(i)}
+	var book *custody.Book // its ledger comes with the take-over
+	if s.custody != nil {
+		book = custody.NewBook(s.custody.journal, i, arena)
+	}
 	w.env = &transaction.Env{
 		Loop:     loop,
 		Arena:    arena,
 		Store:    s.store,
 		Flights:  s.flights,
-		Origins:  origin.NewPool(loop, arena, s.resolver, &originCounters{row: w.row, log: s.log, loop: loop}),
+		Origins:  origin.NewPool(loop, arena, book, s.resolver, &originCounters{row: w.row, log: s.log, loop: loop}),
 		Stats:    w.row,
 		Settings: &s.settings,
+		Book:     book,
+
+		Generation: s.generation,
+		Hook:       s.hook(),
 	}
 	if s.store != nil {
 		w.env.Cache = s.store.Arena()
@@ -67,6 +71,7 @@ func (s *Server) newWorker(i int, loop *eventloop.Loop) (*worker, error) {
 	w.host = &session.Host{
 		Loop:   loop,
 		Arena:  arena,
+		Book:   book,
 		Env:    w.env,
 		Stats:  clientCounters{w.row},
 		Closed: w.sessionClosed,

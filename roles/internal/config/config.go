@@ -22,6 +22,8 @@ type Config struct {
 	Supervision Supervision `json:"supervision"`
 	Health      Health      `json:"health"`
 	Queue       Queue       `json:"queue"`
+	Custody     Custody     `json:"custody"`
+	Upgrade     Upgrade     `json:"upgrade"`
 	Cache       Cache       `json:"cache"`
 	Limits      Limits      `json:"limits"`
 	Timeouts    Timeouts    `json:"timeouts"`
@@ -87,6 +89,16 @@ type Queue struct {
 	MaxWait     time.Duration `json:"max_wait"`
 	AcceptAfter time.Duration `json:"accept_after"`
 	RetryAfter  time.Duration `json:"retry_after"` // whole seconds on the wire
+}
+
+// Custody is whether connections outlive the server that serves them (design §5).
+type Custody struct {
+	Enabled bool `json:"enabled"` // a standby and a keeper; false: a death breaks what the server had
+}
+
+// Upgrade is the change to another executable.
+type Upgrade struct {
+	Probation time.Duration `json:"probation"` // time for which the old executable stands by
 }
 
 // Cache is the store of responses. Sizes in bytes.

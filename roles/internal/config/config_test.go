@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,7 +22,7 @@ func TestTableIsComplete(t *testing.T) {
 		if strings.Count(s.Name, ".") > 1 || strings.HasSuffix(s.Help, ".") || strings.ContainsRune(s.Help, '\n') {
 			t.Errorf("setting %q: name or help is not in the form of the others", s.Name)
 		}
-		if s.Kind == Choice && len(s.Choices) == 0 || s.Kind != Choice && s.Kind != Path && s.Kind != AddressOrOff && s.Max == 0 {
+		if s.Kind == Choice && len(s.Choices) == 0 || s.Kind != Choice && s.Kind != Path && s.Kind != AddressOrOff && s.Kind != Switch && s.Max == 0 {
 			t.Errorf("setting %q has no limits", s.Name)
 		}
 		if s.Kind == Count && s.Unit == "" {
@@ -62,8 +63,34 @@ func sample(p any) reflect.Value {
 		return reflect.ValueOf([]Mapping{{Prefix: "/"}})
 	case *string:
 		return reflect.ValueOf("x")
+	case *bool:
+		return reflect.ValueOf(true)
 	}
 	return reflect.ValueOf(7).Convert(reflect.TypeOf(p).Elem())
+}
+
+// A switch is true or false, in the file without quotes, and nothing that YAML dialects disagree on.
+func TestSwitch(t *testing.T) {
+	load := func(file, flag string) (*Config, error) {
+		return Load(Sources{Flags: Overrides{Config: "trafficd.yaml", Custody: flag}, Data: []byte(file)})
+	}
+	for _, tt := range []struct {
+		file, flag string
+		want       bool
+	}{{"", "", true}, {"custody: {enabled: false}\n", "", false}, {"custody: {enabled: false}\n", "true", true}, {"", "false", false}} {
+		c, err := load(tt.file, tt.flag)
+		if err != nil || c.Custody.Enabled != tt.want {
+			t.Errorf("%q, --custody=%s: %v, %v", tt.file, tt.flag, c, err)
+		}
+		if err == nil && c.Value("custody.enabled") != fmt.Sprint(tt.want) {
+			t.Errorf("value is written %q", c.Value("custody.enabled"))
+		}
+	}
+	for _, file := range []string{"custody: {enabled: yes}\n", "custody: {enabled: 1}\n", "custody: {enabled: 'true'}\n"} {
+		if _, err := load(file, ""); err == nil {
+			t.Errorf("%q is taken", file)
+		}
+	}
 }
 
 func TestSizes(t *testing.T) {

@@ -12,6 +12,8 @@ func (s *Setting) limits() string {
 	switch {
 	case s.Kind == Choice:
 		return strings.Join(s.Choices, ", ")
+	case s.Kind == Switch:
+		return "true, false"
 	case s.Kind != Count && s.Kind != Size && s.Kind != Duration:
 		return ""
 	}

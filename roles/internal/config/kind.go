@@ -25,10 +25,11 @@ const (
 	AddressOrOff             // one address, or Off
 	Addresses                // a list of addresses
 	Mappings                 // a list of {prefix, origin}
+	Switch                   // true or false
 )
 
 var kindNames = [...]string{"count", "size", "duration", "choice", "token", "path", "address or off",
-	"list of addresses", "list of {prefix, origin}"}
+	"list of addresses", "list of {prefix, origin}", "switch"}
 
 // String is the kind's name as the reference prints it.
 func (k Kind) String() string { return kindNames[k] }
@@ -79,6 +80,12 @@ func (s *Setting) assign(c *Config, es []element) []Problem {
 
 func (s *Setting) assignScalar(p any, text string) error {
 	switch p := p.(type) {
+	case *bool:
+		on, err := parseSwitch(text)
+		if err != nil {
+			return err
+		}
+		*p = on
 	case *int:
 		n, err := parseCount(text)
 		if err == nil {
@@ -225,6 +232,17 @@ func notToken(r rune) bool {
 	return !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 }
 
+// parseSwitch accepts the two words of JSON only; YAML 1.1's yes, on and y mean text to others.
+func parseSwitch(text string) (bool, error) {
+	switch text {
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return false, errors.New("must be true or false")
+}
+
 // parseCount accepts decimal digits only: what YAML makes of 010 or 0x10 depends on who is asked.
 func parseCount(text string) (int64, error) {
 	n, err := strconv.ParseInt(text, 10, 64)
@@ -312,6 +330,8 @@ func (s *Setting) number(n int64) string {
 // list gives the value in c as the texts it could be read from again; one for a scalar.
 func (s *Setting) list(c *Config) []string {
 	switch p := s.field(c).(type) {
+	case *bool:
+		return []string{strconv.FormatBool(*p)}
 	case *int:
 		return []string{strconv.Itoa(*p)}
 	case *int64:

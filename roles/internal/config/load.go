@@ -23,6 +23,7 @@ type Overrides struct {
 	Map      []string // --map PREFIX=ORIGIN, repeated
 	Autoconf string   // --autoconf ADDR or off
 	Threads  string   // --threads N, as typed
+	Custody  string   // --custody=false, as typed
 }
 
 // Sources is all that Load looks at.
@@ -128,6 +129,7 @@ func (l *loader) flags(o Overrides) {
 	many("map", "--map", o.Map)
 	one("autoconf.listen", "--autoconf", o.Autoconf)
 	one("threads", "--threads", o.Threads)
+	one("custody.enabled", "--custody", o.Custody)
 }
 
 func flagPlace(flag, value string) place {

@@ -18,7 +18,7 @@ type Setting struct {
 	Reloadable bool     // false: needs a new process
 	Help       string   // one line
 
-	field func(*Config) any // pointer to the field; *int, *int64, *time.Duration, *string, *[]string, *[]Mapping
+	field func(*Config) any // pointer to the field; *bool, *int, *int64, *time.Duration, *string, *[]string, *[]Mapping
 }
 
 // Settings returns a copy of the table, in the order of the reference.
@@ -114,6 +114,13 @@ var table = []Setting{
 	{Name: "queue.retry_after", Kind: Duration, Default: "5s", Min: sec, Max: day, Reloadable: true,
 		Help:  "Retry-After of a 503, in whole seconds",
 		field: func(c *Config) any { return &c.Queue.RetryAfter }},
+
+	{Name: "custody.enabled", Kind: Switch, Default: "true",
+		Help:  "a standby takes the connections of a dead server over; false: they break, and no standby is kept",
+		field: func(c *Config) any { return &c.Custody.Enabled }},
+	{Name: "upgrade.probation", Kind: Duration, Default: "10s", Min: 10 * ms, Max: hour, Reloadable: true,
+		Help:  "time a process from a new executable has to live before the old executable is given up",
+		field: func(c *Config) any { return &c.Upgrade.Probation }},
 
 	{Name: "cache.size", Kind: Size, Unit: "bytes", Default: "256MiB", Min: 2 * mib, Max: 1 << 44, Zero: "no cache",
 		Help:  "memory for stored responses",

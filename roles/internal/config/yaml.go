@@ -230,6 +230,7 @@ var wanted = map[Kind]struct {
 	AddressOrOff: {[]string{"!!str", "!!int"}, "IP:PORT or " + Off},
 	Addresses:    {[]string{"!!str", "!!int"}, "IP:PORT or a list of them"},
 	Mappings:     {[]string{"!!str"}, "text"},
+	Switch:       {[]string{"!!bool"}, "true or false"},
 }
 
 func (y *yamlReader) scalar(s *Setting, n *yaml.Node) (element, bool) {

@@ -13,8 +13,8 @@ import (
 // Check reports whether fd is open and what its name promises:
 //
 //	listener:ADDR        a listening TCP socket (on ADDR, port 0 being any)
-//	stats, cache         shared memory (memfd) that is not empty
-//	queue.in, queue.out  a connected Unix SOCK_SEQPACKET socket
+//	stats, cache, journal   shared memory (memfd) that is not empty
+//	queue.*, custody.*      a connected Unix SOCK_SEQPACKET socket
 //	any other            open
 //
 // Names not known are let through, so that an older process can hold for a
@@ -28,9 +28,9 @@ func Check(name string, fd int) error {
 	switch {
 	case isListener:
 		err = checkListener(addr, fd)
-	case name == Stats || name == Cache:
+	case name == Stats || name == Cache || name == Journal:
 		err = checkMemory(fd)
-	case name == QueueIn || name == QueueOut:
+	case name == QueueIn || name == QueueOut || name == CustodyIn || name == CustodyOut:
 		err = checkQueue(fd)
 	}
 	if err != nil {

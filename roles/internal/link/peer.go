@@ -68,6 +68,7 @@ type Hello struct {
 	Generation uint64   `json:"generation,omitempty"` // of the process, counted by who spawns it
 	State      string   `json:"state,omitempty"`      // of the role's own state machine
 	Want       []string `json:"want,omitempty"`       // what the peer is asked to send
+	Journal    uint64   `json:"journal,omitempty"`    // inode of the journal that a server keeps its connections by; 0: none
 }
 
 const opHello = "hello"

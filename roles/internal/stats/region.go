@@ -228,11 +228,14 @@ type Bank struct {
 	i int
 }
 
-// A bankHeader says who uses a bank. Written by the manager, before it starts the server and after it is dead.
+// A bankHeader says who uses a bank. Written by the manager, before it starts the server and after it is dead, but for
+// pid and start, which the server writes as well.
 type bankHeader struct {
 	generation atomic.Uint64
 	loops      atomic.Uint64
-	_          [bankWords - 2]uint64
+	pid        atomic.Uint64 // of the server; 0: not known. Stored after start
+	start      atomic.Uint64 // its start time, clock ticks since boot
+	_          [bankWords - 4]uint64
 }
 
 // Bank is the bank of the server with this generation.
@@ -245,8 +248,21 @@ func (b Bank) base() int           { return loopsAt + b.i*bankSize }
 // it before. Called by the manager before that server starts.
 func (b Bank) Begin(generation uint64, loops int) {
 	b.ZeroGauges()
+	b.header().pid.Store(0)
 	b.header().loops.Store(uint64(min(max(loops, 0), MaxLoops)))
 	b.header().generation.Store(generation)
+}
+
+// Enter notes which process uses the bank, so that a manager which is started anew knows of a server that has not dialled
+// in yet. Whoever knows it first, the manager that has started it or the process itself.
+func (b Bank) Enter(pid int, startTime uint64) {
+	b.header().start.Store(startTime)
+	b.header().pid.Store(uint64(pid))
+}
+
+// Process is what Enter noted; pid 0 if there is no such process, or if it is not known.
+func (b Bank) Process() (pid int, startTime uint64) {
+	return int(b.header().pid.Load()), b.header().start.Load()
 }
 
 // Generation is that of the server that has, or had last, the bank; 0 if none had.
@@ -259,6 +275,7 @@ func (b Bank) Loops() int { return int(min(b.header().loops.Load(), MaxLoops)) }
 // Counters stay. Counters written later by a process that was thought dead are still counted; its gauges are wrong until
 // the next Begin.
 func (b Bank) End() {
+	b.header().pid.Store(0)
 	b.header().loops.Store(0)
 	b.ZeroGauges()
 }

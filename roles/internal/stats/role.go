@@ -29,10 +29,11 @@ const (
 	Starting
 	Ready
 	Draining
+	Standby // ready to take over from another process of its role; never in that one's record
 	numStates
 )
 
-var stateNames = [...]string{"stopped", "starting", "ready", "draining"}
+var stateNames = [...]string{"stopped", "starting", "ready", "draining", "standby"}
 
 // String is the state's name; memory is shared, so any number may be found there.
 func (s State) String() string {
@@ -60,7 +61,9 @@ type Role struct {
 	ProbeFailures  atomic.Uint64 // failed heartbeats
 	Probes         atomic.Uint64 // heartbeats in all
 
-	_ [roleWords - 12]uint64
+	Condemned atomic.Uint64 // pid that a gate has killed last for its health
+
+	_ [roleWords - 13]uint64
 }
 
 // Role is the record of one role.

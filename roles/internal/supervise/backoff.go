@@ -6,6 +6,7 @@ import "time"
 // each field takes the default named at it.
 type BackoffPolicy struct {
 	Budget    int           // immediate restarts allowed within Window; default 30, negative: none
+	External  int           // the same for deaths that came from outside; default 20 times Budget, negative: none
 	Window    time.Duration // default 1 minute
 	First     time.Duration // first delay; default 1 s
 	Max       time.Duration // no delay is longer, jitter included; default 60 s
@@ -18,6 +19,9 @@ type BackoffPolicy struct {
 func (p BackoffPolicy) withDefaults() BackoffPolicy {
 	if p.Budget == 0 {
 		p.Budget = 30
+	}
+	if p.External == 0 {
+		p.External = max(20*p.Budget, -1)
 	}
 	if p.Window <= 0 {
 		p.Window = time.Minute
@@ -42,6 +46,12 @@ func (p BackoffPolicy) withDefaults() BackoffPolicy {
 // for ever at full speed. Whatever dies before it is ready, or finds the budget
 // empty, waits 1, 2, 4 … 60 s.
 //
+// A death from outside (DiedOutside: a SIGKILL that was not ours) says nothing about
+// the process, and delays nothing that could be helped by waiting: it has a budget of
+// its own, which only a machine that cannot keep a process alive uses up. So a storm of
+// a hundred kills a minute does not leave clients without a server, and a program that
+// crashes by itself is still slowed down after 30.
+//
 // Only sustained readiness takes the delay back. The original reset it whenever the
 // fork succeeded and so never backed off (apache/trafficserver PR #2485).
 //
@@ -49,6 +59,7 @@ func (p BackoffPolicy) withDefaults() BackoffPolicy {
 type Backoff struct {
 	policy BackoffPolicy
 	spent  []time.Time // immediate restarts within the window, oldest first
+	outer  []time.Time // the same, after deaths from outside
 	step   uint        // delays given since the last sustained readiness
 }
 
@@ -66,7 +77,18 @@ func (b *Backoff) Died(now time.Time, readyFor time.Duration) time.Duration {
 	if readyFor >= b.policy.Sustained {
 		b.step = 0
 	}
-	if readyFor > 0 && b.spend(now) {
+	if readyFor > 0 && b.spend(&b.spent, b.policy.Budget, now) {
+		return 0
+	}
+	return b.delay()
+}
+
+// DiedOutside is Died for a process that somebody else killed.
+func (b *Backoff) DiedOutside(now time.Time, readyFor time.Duration) time.Duration {
+	if readyFor >= b.policy.Sustained {
+		b.step = 0
+	}
+	if readyFor > 0 && b.spend(&b.outer, b.policy.External, now) {
 		return 0
 	}
 	return b.delay()
@@ -77,21 +99,21 @@ func (b *Backoff) Died(now time.Time, readyFor time.Duration) time.Duration {
 func (b *Backoff) Step() int { return int(b.step) }
 
 // Reset forgets every failure and restart: the operator asked for a start.
-func (b *Backoff) Reset() { b.step, b.spent = 0, b.spent[:0] }
+func (b *Backoff) Reset() { b.step, b.spent, b.outer = 0, b.spent[:0], b.outer[:0] }
 
-// spend takes one immediate restart from the budget, if there is one.
-func (b *Backoff) spend(now time.Time) bool {
-	keep := b.spent[:0]
-	for _, t := range b.spent {
+// spend takes one immediate restart from a budget, if there is one.
+func (b *Backoff) spend(spent *[]time.Time, budget int, now time.Time) bool {
+	keep := (*spent)[:0]
+	for _, t := range *spent {
 		if now.Sub(t) < b.policy.Window {
 			keep = append(keep, t)
 		}
 	}
-	b.spent = keep
-	if len(b.spent) >= b.policy.Budget {
+	*spent = keep
+	if len(keep) >= budget {
 		return false
 	}
-	b.spent = append(b.spent, now)
+	*spent = append(keep, now)
 	return true
 }
 

@@ -105,3 +105,29 @@ func TestFlapResetEndsTheHold(t *testing.T) {
 		t.Errorf("held for %v after Reset", got)
 	}
 }
+
+// A storm of kills from outside is masked for as long as the machine can start processes;
+// what dies by itself meanwhile still has its own, small budget.
+func TestDeathsFromOutsideHaveABudgetOfTheirOwn(t *testing.T) {
+	b := NewBackoff(BackoffPolicy{})
+	for i := range 600 {
+		if got := b.DiedOutside(t0.Add(time.Duration(i)*100*time.Millisecond), time.Millisecond); got != 0 {
+			t.Fatalf("kill %d: got %v, want at once", i+1, got)
+		}
+	}
+	now := t0.Add(59 * time.Second)
+	for i := range 30 {
+		if got := b.Died(now, time.Second); got != 0 {
+			t.Fatalf("own death %d: got %v, want at once", i+1, got)
+		}
+	}
+	if got := b.Died(now, time.Second); got != time.Second {
+		t.Errorf("own death beyond the budget: got %v, want 1s", got)
+	}
+	if got := b.DiedOutside(now, time.Second); got == 0 {
+		t.Error("kill 601 within a minute: at once")
+	}
+	if got := NewBackoff(BackoffPolicy{}).DiedOutside(t0, 0); got != time.Second {
+		t.Errorf("killed before it was ready: got %v, want 1s: it might never become ready", got)
+	}
+}

@@ -46,6 +46,7 @@ func Command(role string, flags config.Overrides) (argv0 string, args []string) 
 	add("--map", flags.Map...)
 	add("--autoconf", flags.Autoconf)
 	add("--threads", flags.Threads)
+	add("--custody", flags.Custody)
 	return "trafficd-" + role, args
 }
 

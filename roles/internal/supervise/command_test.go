@@ -14,11 +14,11 @@ func TestCommandRepeatsTheFlags(t *testing.T) {
 	t.Chdir(dir)
 	argv0, args := Command("manager", config.Overrides{
 		Config: "a.yaml", RunRoot: "/run/x", Listen: []string{":80", ":81"},
-		Map: []string{"/=http://h"}, Autoconf: "off", Threads: "2",
+		Map: []string{"/=http://h"}, Autoconf: "off", Threads: "2", Custody: "false",
 	})
 	want := []string{
 		"manager", "--config=" + filepath.Join(dir, "a.yaml"), "--run-root=/run/x", "--listen=:80", "--listen=:81",
-		"--map=/=http://h", "--autoconf=off", "--threads=2",
+		"--map=/=http://h", "--autoconf=off", "--threads=2", "--custody=false",
 	}
 	if argv0 != "trafficd-manager" || !slices.Equal(args, want) {
 		t.Errorf("got %q %q\nwant %q", argv0, args, want)

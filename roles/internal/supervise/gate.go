@@ -134,6 +134,10 @@ type Target struct {
 	// Child: an unreaped child of ours. Its PID cannot be recycled before we reap it, and
 	// it may die before it takes its lock, so the lock is not asked.
 	Child bool
+	// Vouched: the kernel named the process in another way than by its lock, as the peer of
+	// a link it opened itself; so the lock, which a standby does not hold, is not asked.
+	// Start time and executable are.
+	Vouched bool
 	// Terminate escalates: TERM, after grace the core signal if there is one, then KILL,
 	// through a pidfd, and returns when the process is gone, or with ctx's error. It calls
 	// warn about every 60 s while the process withstands KILL. Called from one goroutine.
@@ -269,7 +273,7 @@ var errUnkillable = errors.New("process withstands KILL")
 
 // identify makes sure that t is still the process the supervisor met.
 func (g *Gate) identify(t Target) error {
-	if !t.Child {
+	if !t.Child && !t.Vouched {
 		pid, err := g.env.Holder(t.Role)
 		if err != nil {
 			return fmt.Errorf("ask who holds %s.lock: %w", t.Role, err)

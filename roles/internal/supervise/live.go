@@ -21,15 +21,16 @@ var ErrUnidentified = errors.New("lock holder cannot be identified")
 // Peer is a process together with who it was when it was met.
 type Peer struct {
 	*proc.Process
-	Role  Role
-	Known Identity
-	Child bool // started here: its exit status will be known
+	Role    Role
+	Known   Identity
+	Child   bool // started here: its exit status will be known
+	Vouched bool // see Target.Vouched
 }
 
 // Child makes a Peer of a process that was just started here from exe.
 func Child(r Role, p *proc.Process, exe *proc.Executable) *Peer {
 	return &Peer{Process: p, Role: r, Child: true, Known: Identity{
-		PID: p.PID(), StartTime: p.Identity().StartTime, Exe: exeText(exe.ID()),
+		PID: p.PID(), StartTime: p.Identity().StartTime, Exe: ExeText(exe.ID()),
 	}}
 }
 
@@ -99,13 +100,13 @@ func identifyHolder(p *proc.Process, path string, owner lockfile.Owner, self *pr
 	if exe != self.ID() && owner.StartTime == 0 {
 		return Identity{}, fmt.Errorf("%w: %s is held by pid %d, which does not run trafficd", ErrUnidentified, path, p.PID())
 	}
-	known.Exe = exeText(exe)
+	known.Exe = ExeText(exe)
 	return known, nil
 }
 
 // Target is the peer as the gate wants it.
 func (p *Peer) Target() Target {
-	return Target{Role: p.Role, Known: p.Known, Child: p.Child, Terminate: p.terminate}
+	return Target{Role: p.Role, Known: p.Known, Child: p.Child, Vouched: p.Vouched, Terminate: p.terminate}
 }
 
 func (p *Peer) terminate(ctx context.Context, e Escalation) error {
@@ -161,12 +162,13 @@ func inspect(pid int) (Identity, error) {
 	id.StartTime = got.StartTime
 	// A zombie has no executable any more; its start time has identified it.
 	if exe, err := proc.ExeOf(pid); err == nil {
-		id.Exe = exeText(exe)
+		id.Exe = ExeText(exe)
 	}
 	return id, nil
 }
 
-func exeText(id proc.FileID) string { return fmt.Sprintf("%d:%d", id.Dev, id.Ino) }
+// ExeText is a program file as Identity says it.
+func ExeText(id proc.FileID) string { return fmt.Sprintf("%d:%d", id.Dev, id.Ino) }
 
 // CoreSignal reads a value of health.core_signal; 0: none.
 func CoreSignal(s string) int {

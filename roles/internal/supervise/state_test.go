@@ -13,18 +13,25 @@ func TestEveryCell(t *testing.T) {
 	}
 	// What is not listed must leave the state alone and ask for nothing.
 	want := map[cell]step{
-		{Stopped, Started}:   {Starting, AwaitReady},
-		{Stopped, Adopted}:   {Ready, Announce},
-		{Starting, Adopted}:  {Ready, Announce},
-		{Starting, NowReady}: {Ready, Announce},
-		{Starting, Stop}:     {Draining, Drain},
-		{Starting, Exit}:     {Stopped, RestartFailed},
-		{Starting, Deadline}: {Starting, Kill},
-		{Ready, Stop}:        {Draining, Drain},
-		{Ready, Exit}:        {Stopped, Restart},
-		{Ready, Wedged}:      {Ready, Kill},
-		{Draining, Exit}:     {Stopped, Finish},
-		{Draining, Deadline}: {Draining, Kill},
+		{Stopped, Started}:     {Starting, AwaitReady},
+		{Stopped, Adopted}:     {Ready, Announce},
+		{Starting, Adopted}:    {Ready, Announce},
+		{Starting, NowReady}:   {Ready, Announce},
+		{Starting, Stop}:       {Draining, Drain},
+		{Starting, Exit}:       {Stopped, RestartFailed},
+		{Starting, Deadline}:   {Starting, Kill},
+		{Ready, Stop}:          {Draining, Drain},
+		{Ready, Exit}:          {Stopped, Restart},
+		{Ready, Wedged}:        {Ready, Kill},
+		{Draining, Exit}:       {Stopped, Finish},
+		{Draining, Deadline}:   {Draining, Kill},
+		{Starting, NowStandby}: {Standby, Nothing},
+		{Standby, Adopted}:     {Ready, Announce},
+		{Standby, NowReady}:    {Ready, Announce},
+		{Standby, Stop}:        {Draining, Drain},
+		{Standby, Exit}:        {Stopped, Restart},
+		{Standby, Deadline}:    {Standby, Kill},
+		{Standby, Wedged}:      {Standby, Kill},
 	}
 	for s := State(0); s < numStates; s++ {
 		for e := Event(0); e < numEvents; e++ {
@@ -42,7 +49,7 @@ func TestEveryCell(t *testing.T) {
 
 func TestLivenessKillsOnlyAfterReady(t *testing.T) {
 	for s := State(0); s < numStates; s++ {
-		if _, do := Next(s, Wedged); do == Kill && s != Ready {
+		if _, do := Next(s, Wedged); do == Kill && s != Ready && s != Standby {
 			t.Errorf("%v × wedged kills", s)
 		}
 	}

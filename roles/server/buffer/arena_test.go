@@ -4,7 +4,7 @@ import "testing"
 
 func newArena(t *testing.T, small, large int) *Arena {
 	t.Helper()
-	a, err := New(small, large)
+	a, err := New(Shape{Smalls: small, Larges: large})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestZeroRefIsNoPage(t *testing.T) {
 	if a.Bytes(0) != nil {
 		t.Error("Bytes(0): got a page")
 	}
-	if s, l := a.InUse(); s != 0 || l != 0 {
-		t.Errorf("in use: got %d, %d, want none", s, l)
+	if used := a.InUse(); used != (Shape{}) {
+		t.Errorf("in use: got %+v, want none", used)
 	}
 }

@@ -322,18 +322,32 @@ func (w *Writer) ID() ID { return ID(w.obj.loc) }
 // Resume goes on with a fill that a dead process left unfinished, where it stopped.
 // It is called once for a fill, before EndHold. False: it was finished or aborted, or its bytes are gone.
 func (a *Arena) Resume(id ID) (*Writer, bool) {
+	w, ok := a.Rejoin(id)
+	if ok && w.State() != Filling {
+		w.Release()
+		return nil, false
+	}
+	return w, ok
+}
+
+// Rejoin opens a fill of a dead process whatever became of it: one that was finished or aborted
+// can be read, as State says, and an unfinished one goes on. It is called once for a fill, before
+// EndHold. False: its bytes are gone.
+func (a *Arena) Rejoin(id ID) (*Writer, bool) {
 	l := location(id)
 	h, ok := a.reopen(l)
 	if !ok {
-		return nil, false
-	}
-	if h.flags.Load()&(flagComplete|flagAborted) != 0 {
-		a.unpinRecord(l, h)
 		return nil, false
 	}
 	a.mu.Lock()
 	w := a.writerLocked()
 	a.mu.Unlock()
 	w.begin(l, h)
+	switch flags := h.flags.Load(); {
+	case flags&flagComplete != 0:
+		w.state.Store(uint32(Published))
+	case flags&flagAborted != 0:
+		w.state.Store(uint32(Aborted))
+	}
 	return w, true
 }

@@ -14,6 +14,8 @@ func (c *Conn) processPlain() bool {
 			return false
 		}
 		c.inLo += n
+		c.at += int64(n)
+		c.dirty = true
 		if c.framing == http1.Length {
 			if c.left -= int64(n); c.left == 0 {
 				c.complete()
@@ -25,7 +27,8 @@ func (c *Conn) processPlain() bool {
 		c.ended()
 		return false
 	}
-	c.releaseIn()
+	c.spendIn()
+	c.dirty = true
 	return true
 }
 
@@ -67,9 +70,11 @@ func (c *Conn) processChunks() bool {
 		}
 		if data.Len > 0 {
 			c.sink.Commit(copy(space, data.In(in)))
+			c.at += int64(data.Len)
 			c.limit.Set(c.pool.limits.Body)
 		}
 		c.inLo += n
+		c.dirty = true
 		if c.chunks.Done() {
 			c.complete()
 			return false
@@ -85,7 +90,8 @@ func (c *Conn) processChunks() bool {
 	return true
 }
 
-func (c *Conn) releaseIn() {
-	c.pool.arena.Put(c.in)
-	c.in, c.inLo, c.inHi = 0, 0, 0
+// spendIn gives up the page, of which all is consumed.
+func (c *Conn) spendIn() {
+	c.spend(c.in)
+	c.in, c.inLo, c.inHi, c.base = 0, 0, 0, c.rx
 }

@@ -7,6 +7,7 @@ import (
 
 	"trafficd/eventloop"
 	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/deadline"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/remap"
@@ -40,16 +41,26 @@ type Conn struct {
 	idleSince int64     // monotonic ns
 	x         *Exchange // nil when idle or closed
 
+	entry  custody.Entry[record]
+	rx, tx uint64 // bytes consumed and written since the connection began
+	// dirty: something was consumed since the last note. spent pages are given back with the next one.
+	dirty bool
+	spent []buffer.Ref
+
 	// The request. out holds what is ready for the wire and not yet sent.
 	out          buffer.Ref
 	outLo, outHi int
-	bodyDone     bool // nothing more to take from the body
-	expecting    bool // the body waits for 100 (Continue)
-	sendFailed   bool // the origin takes no more; an answer may still come
+	outTx        uint64 // number in our stream of the first byte of out
+	taken        uint64 // bytes of the request's body taken into out
+	bodyDone     bool   // nothing more to take from the body
+	expecting    bool   // the body waits for 100 (Continue)
+	sendFailed   bool   // the origin takes no more; an answer may still come
 
 	// The response. in holds what was received and not yet consumed.
 	in         buffer.Ref
 	inLo, inHi int
+	base       uint64 // number in the origin's stream of the first byte of in
+	at         int64  // bytes of the body consumed
 	scan       http1.HeadScan
 	got        bool
 	resp       http1.Response
@@ -75,6 +86,9 @@ const maxInterim = 32
 // HandleEvent implements eventloop.Handler.
 func (c *Conn) HandleEvent(_ *eventloop.Watch, ev eventloop.Event) {
 	c.hangup = c.hangup || ev&eventloop.Hangup != 0
+	if c.x != nil {
+		c.pool.book.Work(c.x.Leader)
+	}
 	switch {
 	case c.state == connecting:
 		c.connected()
@@ -96,6 +110,7 @@ func (c *Conn) connected() {
 		c.notConnected(Failure{Err: connectError(c.origin, err)})
 		return
 	}
+	c.entry.Slot = c.pool.book.Open(c.fd, custody.Origin)
 	c.begin(c.x.head)
 }
 
@@ -139,17 +154,24 @@ func (c *Conn) complete() {
 	// A body without a length ends with the connection, and what comes behind
 	// the end of a response belongs to no request: neither may be used again.
 	keep := !c.resp.Close && c.framing != http1.UntilClose && !c.eof &&
-		c.bodyDone && c.outLo == c.outHi && !c.sendFailed && c.inLo == c.inHi && c.silent()
+		c.bodyDone && c.outLo == c.outHi && !c.sendFailed && c.inLo == c.inHi && c.silent() && c.pool.room(c)
 	c.x = nil
-	x.active, x.conn = false, nil
+	x.active, x.conn, x.BodyDone = false, nil, c.bodyDone
 	c.sink = nil
 	if keep {
 		c.used++
 		c.pool.put(c)
-	} else {
+	}
+	// The note stays until the handler has made its own: whoever finds it there completes
+	// the exchange once more.
+	x.Handler.OriginEnd()
+	switch {
+	case c.state == idle:
+		c.entry.Rest(c.pool.book)
+		c.release()
+	case !keep:
 		c.close()
 	}
-	x.Handler.OriginEnd()
 }
 
 // silent reports whether the origin has sent nothing beyond the response, its
@@ -172,10 +194,10 @@ func (c *Conn) fail(f Failure) {
 	x := c.x
 	f.Begun = c.state == readingBody
 	c.x = nil
-	c.close()
 	if x != nil {
 		c.pool.fail(x, f)
 	}
+	c.close()
 }
 
 // expired is called when the time limit passes.
@@ -201,6 +223,8 @@ func (c *Conn) close() {
 	}
 	c.state = closed
 	c.limit.Stop()
+	c.entry.Close(c.pool.book)
+	c.release()
 	c.pool.arena.Put(c.in)
 	c.pool.arena.Put(c.out)
 	c.in, c.out = 0, 0

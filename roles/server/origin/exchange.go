@@ -7,6 +7,9 @@ import (
 	"net/netip"
 	"syscall"
 
+	"trafficd/queue"
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/remap"
 )
@@ -32,7 +35,21 @@ type Handler interface {
 
 	// OriginTunnel hands over a connection that has left HTTP (101). early is
 	// what the origin sent behind the head; it is valid only during the call.
-	OriginTunnel(fd int, early []byte)
+	OriginTunnel(t Switched, early []byte)
+
+	// OriginResumed says, of an exchange that comes from a dead server and whose head was
+	// reported there, with which byte of the body it goes on. direct bytes from there on lie in the
+	// Space that was given for them already.
+	OriginResumed(at int64, direct int) Sink
+}
+
+// Switched is a connection that has left HTTP. Whoever has it closes it: the
+// descriptor, and before that its place in custody.
+type Switched struct {
+	FD     int
+	Slot   *queue.Slot  // nil: not in custody
+	Pages  []buffer.Ref // to be given back once the slot names them no more
+	Rx, Tx uint64       // bytes consumed and written
 }
 
 // A Sink takes a response body.
@@ -54,6 +71,8 @@ type RequestBody interface {
 	Next() (p []byte, state BodyState)
 	// Advance says that n bytes were taken over.
 	Advance(n int)
+	// Taken is how many bytes were taken over.
+	Taken() uint64
 }
 
 // BodyState says what is known of a body beyond the bytes at hand.
@@ -143,6 +162,14 @@ type Exchange struct {
 	Once bool
 	// Fresh: use no connection that was used before.
 	Fresh bool
+	// Token and Attempt are the handler's names for what is fetched and for this time of
+	// sending the request, kept with the connection for a successor.
+	Token   custody.Name
+	Attempt uint32
+	// Leader is the identity of the connection whose request this is.
+	Leader uint64
+	// BodyDone: the origin has the whole body of the request. Set before OriginEnd.
+	BodyDone bool
 
 	conn      *Conn        // nil while resolving and when over
 	active    bool         // started and neither ended, failed nor cancelled

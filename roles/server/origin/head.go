@@ -21,6 +21,7 @@ func (c *Conn) processHead() bool {
 		}
 		head = head[:c.resp.HeadLen]
 		c.inLo += len(head)
+		c.dirty = true
 		if c.resp.Status == 101 {
 			c.tunnel()
 			return false
@@ -86,7 +87,7 @@ func (c *Conn) finalHead(head []byte) {
 	c.framing = c.resp.Body(x.Method)
 	c.left = c.resp.ContentLength
 	c.chunks = http1.Chunked{}
-	c.state = readingBody
+	c.state, c.at = readingBody, 0
 	c.limit.Set(c.pool.limits.Body)
 	c.sink = x.Handler.OriginHead(&c.resp, head, c.framing)
 	if c.x != x {
@@ -118,8 +119,9 @@ func (c *Conn) tunnel() {
 	if err := c.pool.loop.Remove(&c.watch); err != nil {
 		panic(fmt.Sprintf("origin: remove a watch: %v", err))
 	}
-	fd := c.fd
-	c.fd = -1
-	x.Handler.OriginTunnel(fd, early)
+	slot, page := c.entry.Yield()
+	t := Switched{FD: c.fd, Slot: slot, Pages: append(c.spent, page, c.in, c.out), Rx: c.rx, Tx: c.tx}
+	c.fd, c.in, c.out, c.spent = -1, 0, 0, nil
+	x.Handler.OriginTunnel(t, early)
 	c.close()
 }

@@ -7,6 +7,7 @@ import (
 
 	"trafficd/eventloop"
 	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/remap"
 	"trafficd/roles/server/resolve"
@@ -28,6 +29,7 @@ type Limits struct {
 type Pool struct {
 	loop     *eventloop.Loop
 	arena    *buffer.Arena
+	book     *custody.Book // nil: connections end with this process
 	resolver *resolve.Resolver
 	stats    Stats
 	limits   Limits
@@ -58,8 +60,8 @@ type Stats interface {
 }
 
 // NewPool makes a pool for a loop.
-func NewPool(l *eventloop.Loop, a *buffer.Arena, r *resolve.Resolver, s Stats) *Pool {
-	return &Pool{loop: l, arena: a, resolver: r, stats: s, idle: map[address]*idleList{}}
+func NewPool(l *eventloop.Loop, a *buffer.Arena, b *custody.Book, r *resolve.Resolver, s Stats) *Pool {
+	return &Pool{loop: l, arena: a, book: b, resolver: r, stats: s, idle: map[address]*idleList{}}
 }
 
 // SetLimits replaces the limits; exchanges under way keep the time limits they
@@ -158,18 +160,20 @@ func (p *Pool) take(addr address, once bool) *Conn {
 	return c
 }
 
-// put keeps a connection for the next exchange, or closes it.
+// room reports whether one more connection like c may wait.
+func (p *Pool) room(c *Conn) bool {
+	l := p.idle[address{c.origin.Host, c.origin.Port}]
+	return p.limits.MaxIdle > 0 && (l == nil || len(l.conns) < p.limits.MaxIdle)
+}
+
+// put keeps a connection for the next exchange.
 func (p *Pool) put(c *Conn) {
-	c.releaseIn()
+	c.spendIn()
 	addr := address{c.origin.Host, c.origin.Port}
 	l := p.idle[addr]
 	if l == nil {
 		l = &idleList{}
 		p.idle[addr] = l
-	}
-	if len(l.conns) >= p.limits.MaxIdle {
-		c.close()
-		return
 	}
 	c.state = idle
 	c.idleSince = p.loop.Now()
@@ -186,6 +190,17 @@ func (p *Pool) drop(c *Conn) {
 			return
 		}
 	}
+}
+
+// Abandon closes a connection that has left HTTP and that nobody has taken over.
+func (p *Pool) Abandon(t Switched) {
+	if t.Slot != nil {
+		p.book.Ledger.Close(t.Slot)
+	}
+	for _, r := range t.Pages {
+		p.arena.Put(r)
+	}
+	sock.Close(t.FD)
 }
 
 // CloseIdle closes every idle connection.

@@ -1,7 +1,9 @@
 package origin
 
 import (
+	"trafficd/queue"
 	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/sock"
 )
@@ -28,6 +30,9 @@ func (c *Conn) readable() {
 		more = c.receive()
 	}
 	c.reading = false
+	if c.dirty && c.x == x && x != nil {
+		c.note(custody.StepResponse)
+	}
 	if x != nil && x.active && x.conn == c {
 		x.Handler.OriginProgress()
 	}
@@ -55,7 +60,9 @@ func (c *Conn) receive() bool {
 		c.eof = n == 0
 		// A short read has emptied the socket, unless its end is still in it.
 		c.rest = n == len(buf)-c.inHi || c.hangup
+		queue.Killpoint(custody.StepTaken)
 		c.inHi += n
+		c.rx += uint64(n)
 		c.pool.stats.Received(n)
 		c.got = c.got || n > 0
 		return c.process() && c.rest && !c.eof
@@ -74,6 +81,11 @@ func (c *Conn) receiveDirect() bool {
 	if c.framing == http1.Length && int64(len(space)) > c.left {
 		space = space[:c.left]
 	}
+	if c.dirty || c.in != 0 {
+		// From here on what is consumed goes past the page.
+		c.spendIn()
+		c.note(custody.StepResponse)
+	}
 	n, errno := sock.Recv(c.fd, space)
 	switch {
 	case errno == sock.Again:
@@ -87,8 +99,11 @@ func (c *Conn) receiveDirect() bool {
 		return false
 	}
 	c.pool.stats.Received(n)
+	queue.Killpoint(custody.StepTaken)
 	c.rest = n == len(space) || c.hangup
 	c.limit.Set(c.pool.limits.Body)
+	c.rx += uint64(n)
+	c.at += int64(n)
 	c.sink.Commit(n)
 	if c.framing == http1.Length {
 		if c.left -= int64(n); c.left == 0 {
@@ -107,31 +122,32 @@ func (c *Conn) makeRoom() bool {
 			c.fail(Failure{Err: ErrNoBuffers, Connected: true})
 			return false
 		}
-		c.in, c.inLo, c.inHi = ref, 0, 0
+		c.in, c.inLo, c.inHi, c.base = ref, 0, 0, c.rx
+		c.note(custody.StepOrigin)
 	}
 	buf := c.pool.arena.Bytes(c.in)
-	if c.inLo == c.inHi {
-		c.inLo, c.inHi = 0, 0
+	if c.inLo == c.inHi && c.inHi > 0 {
+		c.inLo, c.inHi, c.base = 0, 0, c.rx
+		c.note(custody.StepOrigin)
 	}
 	if c.inHi < len(buf) {
 		return true
 	}
-	if c.inLo > 0 {
-		c.inHi = copy(buf, buf[c.inLo:c.inHi])
-		c.inLo = 0
-		return true
-	}
-	if len(buf) == buffer.Large {
+	if c.inLo == 0 && len(buf) == buffer.Large {
 		return true // full of unconsumed bytes; process decides
 	}
+	// Bytes are never moved in a page, only to another one.
 	ref, ok := c.pool.arena.GetLarge()
 	if !ok {
 		c.fail(Failure{Err: ErrNoBuffers, Connected: true})
 		return false
 	}
-	c.inHi = copy(c.pool.arena.Bytes(ref), buf[:c.inHi])
-	c.pool.arena.Put(c.in)
+	c.base += uint64(c.inLo)
+	c.inHi = copy(c.pool.arena.Bytes(ref), buf[c.inLo:c.inHi])
+	c.inLo = 0
+	c.spend(c.in)
 	c.in = ref
+	c.note(custody.StepOrigin)
 	return true
 }
 

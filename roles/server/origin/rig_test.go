@@ -49,7 +49,7 @@ func newRig(t *testing.T, tune func(*Limits)) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, loop: l, names: map[string][]netip.Addr{}}
-	if r.arena, err = buffer.New(256, 64); err != nil {
+	if r.arena, err = buffer.New(buffer.Shape{Smalls: 256, Larges: 64}); err != nil {
 		t.Fatal(err)
 	}
 	lookup := func(_ context.Context, host string) ([]netip.Addr, error) {
@@ -58,7 +58,7 @@ func newRig(t *testing.T, tune func(*Limits)) *rig {
 		}
 		return nil, fmt.Errorf("no such host %s", host)
 	}
-	r.pool = NewPool(l, r.arena, resolve.New(time.Minute, lookup), r)
+	r.pool = NewPool(l, r.arena, nil, resolve.New(time.Minute, lookup), r)
 	lim := Limits{Connect: long, Response: long, Body: long, Idle: long, MaxIdle: 8}
 	if tune != nil {
 		tune(&lim)
@@ -69,8 +69,8 @@ func newRig(t *testing.T, tune func(*Limits)) *rig {
 	t.Cleanup(func() {
 		r.on(func() {
 			r.pool.CloseIdle()
-			if small, large := r.arena.InUse(); small != 0 || large != 0 {
-				t.Errorf("%d small and %d large pages are still in use", small, large)
+			if used := r.arena.InUse(); used != (buffer.Shape{}) {
+				t.Errorf("pages are still in use: %+v", used)
 			}
 			if r.opened != r.closed {
 				t.Errorf("%d connections opened, %d closed", r.opened, r.closed)
@@ -188,8 +188,13 @@ func (q *request) OriginFail(f Failure) {
 	close(q.over)
 }
 
-func (q *request) OriginTunnel(fd int, early []byte) {
-	q.fd, q.early = fd, append([]byte(nil), early...)
+func (q *request) OriginResumed(int64, int) Sink { return q }
+
+func (q *request) OriginTunnel(s Switched, early []byte) {
+	for _, page := range s.Pages {
+		defer q.r.arena.Put(page)
+	}
+	q.fd, q.early = s.FD, append([]byte(nil), early...)
 	close(q.over)
 }
 
@@ -210,10 +215,12 @@ func (q *request) Commit(n int) { q.body = append(q.body, q.buf[:n]...) }
 type body struct {
 	p     []byte
 	state BodyState // behind p
+	taken uint64
 }
 
 func (b *body) Next() ([]byte, BodyState) { return b.p, b.state }
-func (b *body) Advance(n int)             { b.p = b.p[n:] }
+func (b *body) Advance(n int)             { b.p, b.taken = b.p[n:], b.taken+uint64(n) }
+func (b *body) Taken() uint64             { return b.taken }
 
 // serve makes an origin that serves each connection by its own script, in the
 // order they come, and returns its address.

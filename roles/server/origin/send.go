@@ -3,7 +3,9 @@ package origin
 import (
 	"time"
 
+	"trafficd/queue"
 	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/sock"
 )
@@ -17,12 +19,14 @@ func (c *Conn) begin(head []byte) {
 		return
 	}
 	c.state = readingHead
-	c.out, c.outLo, c.outHi = ref, 0, copy(c.pool.arena.Bytes(ref), head)
+	c.out, c.outLo, c.outHi, c.outTx = ref, 0, copy(c.pool.arena.Bytes(ref), head), c.tx
+	c.taken, c.at = 0, 0
 	c.bodyDone, c.sendFailed = x.Body == nil, false
 	c.expecting = x.Expect && x.Body != nil
 	c.scan, c.got, c.eof, c.paused = http1.HeadScan{}, false, false, false
 	c.sink, c.framing, c.rest, c.interims = nil, http1.None, false, 0
 	c.await(c.pool.limits.Body)
+	c.note(custody.StepRequest)
 	c.flush()
 }
 
@@ -53,7 +57,9 @@ func (c *Conn) flush() {
 				c.sendFailed = true
 				return
 			}
+			queue.Killpoint(custody.StepTaken)
 			c.outLo += n
+			c.tx += uint64(n)
 			c.pool.stats.Sent(n)
 			c.await(c.pool.limits.Body)
 		}
@@ -78,7 +84,7 @@ func (c *Conn) flush() {
 }
 
 func (c *Conn) releaseOut() {
-	c.pool.arena.Put(c.out)
+	c.spend(c.out)
 	c.out = 0
 }
 
@@ -91,7 +97,7 @@ func (c *Conn) fillOut() bool {
 			c.fail(Failure{Err: ErrNoBuffers, Connected: true})
 			return false
 		}
-		c.pool.arena.Put(c.out)
+		c.spend(c.out)
 		c.out = ref
 	}
 	const frame = 24 // room for a chunk's header, its end and the last chunk
@@ -108,7 +114,9 @@ func (c *Conn) fillOut() bool {
 		if c.x.Chunked {
 			dst = append(dst, "\r\n"...)
 		}
-		c.outHi = len(dst)
+		c.outHi, c.outTx = len(dst), c.tx
+		c.taken += uint64(n)
+		c.note(custody.StepUpload) // before the body's own note can say that they are taken
 		c.x.Body.Advance(n)
 		return true
 	}
@@ -124,5 +132,7 @@ func (c *Conn) fillOut() bool {
 	if c.x.Chunked {
 		c.outHi = copy(buf, http1.LastChunk)
 	}
+	c.outTx = c.tx
+	c.note(custody.StepUpload)
 	return true
 }

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"trafficd/queue"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/origin"
 	"trafficd/roles/server/sock"
 )
@@ -42,6 +44,7 @@ func (s *Session) Next() (p []byte, state origin.BodyState) {
 func (s *Session) Advance(n int) {
 	w := s.work
 	w.data -= n
+	w.taken += uint64(n)
 	s.skipBody(n)
 	if w.framing == lengthBody {
 		if w.left -= int64(n); w.left == 0 {
@@ -49,6 +52,9 @@ func (s *Session) Advance(n int) {
 		}
 	}
 }
+
+// Taken implements origin.RequestBody.
+func (s *Session) Taken() uint64 { return s.work.taken }
 
 // bodyBytes returns the page that the body is read from: what came behind the
 // head first, then a page of its own, since the head must stay where it is.
@@ -109,16 +115,11 @@ func (s *Session) receiveBody() bool {
 		s.askForBody()
 		return false
 	}
-	if w.page == 0 {
-		ref, ok := s.host.Arena.GetLarge()
-		if !ok {
-			s.host.Stats.NoBuffers()
-			w.failed, w.close = true, true
-			return false
-		}
-		w.page = ref
+	if !s.makeBodyRoom() {
+		s.host.Stats.NoBuffers()
+		w.failed, w.close = true, true
+		return false
 	}
-	s.keepRest()
 	buf := s.host.Arena.Bytes(w.page)[w.pageHi:]
 	n, errno := sock.Recv(s.fd, buf)
 	if errno == sock.Again {
@@ -131,6 +132,7 @@ func (s *Session) receiveBody() bool {
 		w.failed, w.close = true, true
 		return false
 	}
+	queue.Killpoint(custody.StepReceived)
 	s.readable = n == len(buf) || s.hangup
 	w.pageHi += n
 	s.rx += uint64(n)
@@ -139,14 +141,30 @@ func (s *Session) receiveBody() bool {
 	return true
 }
 
-// keepRest moves what is not decoded yet, at most a part of a trailer line, to
-// the beginning of the page.
-func (s *Session) keepRest() {
-	w := s.work
-	page := s.host.Arena.Bytes(w.page)
+// makeBodyRoom sees to it that the body's page has room. What is not decoded yet,
+// at most a part of a trailer line, is never moved within a page, only to
+// another one. It reports false when there is none.
+func (s *Session) makeBodyRoom() bool {
+	w, a := s.work, s.host.Arena
 	buf, lo, hi := s.bodyBytes()
-	w.pageLo, w.pageHi = 0, copy(page, buf[lo:hi])
+	if w.page != 0 && s.lo == s.hi && hi < len(buf) {
+		return true
+	}
+	old, ref := w.page, w.page
+	if ref == 0 || lo < hi {
+		var ok bool
+		if ref, ok = a.GetLarge(); !ok {
+			return false
+		}
+	} else {
+		old = 0 // all of it is taken: used again from its beginning
+	}
+	rest := copy(a.Bytes(ref), buf[lo:hi])
 	s.lo = s.hi
+	w.page, w.pageLo, w.pageHi, w.pageBase = ref, 0, rest, s.rx-uint64(rest)
+	s.note(custody.StepBody)
+	a.Put(old)
+	return true
 }
 
 // maxDiscard bounds how much of a body that nobody wants is read so that the
@@ -161,6 +179,7 @@ func (s *Session) discardBody() {
 			return
 		}
 		s.Advance(len(p))
+		s.work.dropped += uint64(len(p))
 		taken += len(p)
 	}
 }
@@ -172,7 +191,7 @@ func (s *Session) askForBody() {
 	if w.reply == nil {
 		s.limit.Set(s.host.Limits.Body)
 	}
-	if !w.expect {
+	if !w.expect || w.reply != nil {
 		return
 	}
 	w.expect = false

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/sock"
 )
@@ -20,26 +21,29 @@ func (s *Session) nextRequest() {
 	last := w.close || s.host.Draining || !w.bodyConsumed()
 	if w.pageLo < w.pageHi {
 		// The next request has come behind this one's body.
-		s.host.Arena.Put(s.in)
-		s.in, s.lo, s.hi = w.page, w.pageLo, w.pageHi
-		w.page = 0
+		s.in, w.page = w.page, s.in
+		s.lo, s.hi, s.base = w.pageLo, w.pageHi, w.pageBase
 	}
-	s.endWork()
 	s.served++
+	s.blamed = blame{}
 	if last {
 		s.shutdown(asked)
 		return
 	}
 	s.phase = phaseIdle
-	s.releaseIn()
 	if s.lo == s.hi {
+		s.entry.Rest(s.host.Book)
 		s.limit.Set(s.host.Limits.Idle)
 	} else {
+		s.note(custody.StepNext)
 		s.limit.Set(s.host.Limits.Header)
 	}
+	s.endWork()
+	s.releaseIn()
 }
 
-// endWork gives back what only a request in progress needs.
+// endWork gives back what only a request in progress needs, once nothing notes it
+// any more.
 func (s *Session) endWork() {
 	w := s.work
 	w.txn.End()
@@ -61,6 +65,8 @@ func (s *Session) shutdown(asked bool) {
 	// reset, and the reset could overtake the reply (RFC 9112 §9.6).
 	sock.ShutdownWrite(s.fd)
 	s.phase = phaseLingering
+	s.note(custody.StepLinger)
+	s.endWork()
 	s.limit.Set(lingerTime)
 	s.lo = s.hi
 	s.releaseIn()
@@ -113,6 +119,7 @@ func (s *Session) close() {
 	if s.phase == phaseClosed {
 		return
 	}
+	s.entry.Close(s.host.Book)
 	if s.work != nil {
 		s.endWork()
 	}

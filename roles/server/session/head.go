@@ -3,7 +3,9 @@ package session
 import (
 	"errors"
 
+	"trafficd/queue"
 	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/sock"
 )
@@ -93,6 +95,7 @@ func (s *Session) receive() bool {
 	// A short read has emptied the socket, unless its end is still in it; what
 	// comes later makes an event.
 	s.readable = n == len(buf) || s.hangup
+	queue.Killpoint(custody.StepReceived)
 	s.hi += n
 	s.rx += uint64(n)
 	s.host.Stats.Received(n)
@@ -109,7 +112,9 @@ func (s *Session) makeRoom() bool {
 		if !ok {
 			return false
 		}
-		s.in, s.lo, s.hi = ref, 0, 0
+		s.count()
+		s.in, s.lo, s.hi, s.base = ref, 0, 0, s.rx
+		s.note(custody.StepHead)
 		return true
 	}
 	buf := a.Bytes(s.in)
@@ -123,14 +128,20 @@ func (s *Session) makeRoom() bool {
 		}
 	}
 	n := copy(a.Bytes(ref), buf[s.lo:s.hi])
-	a.Put(s.in)
+	old := s.in
+	s.base += uint64(s.lo)
 	s.in, s.lo, s.hi = ref, 0, n
+	s.note(custody.StepHead)
+	a.Put(old)
 	return n < len(a.Bytes(ref))
 }
 
 // releaseIn gives the page back if there is nothing in it.
 func (s *Session) releaseIn() {
 	if s.lo == s.hi && s.in != 0 {
+		if s.phase != phaseLingering {
+			s.entry.Rest(s.host.Book)
+		}
 		s.host.Arena.Put(s.in)
 		s.in, s.lo, s.hi = 0, 0, 0
 	}
@@ -153,8 +164,17 @@ func (s *Session) begin(b []byte) bool {
 	}
 	s.phase = phaseAnswering
 	s.limit.Clear()
+	w.at = s.lo
 	s.lo += w.req.HeadLen
 	s.host.Stats.Request()
+	s.startBody()
+	w.txn.Begin(s.host.Env, s, &w.req, b[:w.req.HeadLen])
+	return true
+}
+
+// startBody takes what the head says of the request's body, and of the connection.
+func (s *Session) startBody() {
+	w := s.work
 	w.close = w.req.Close
 	switch {
 	case w.req.Chunked:
@@ -163,8 +183,6 @@ func (s *Session) begin(b []byte) bool {
 		w.framing, w.left = lengthBody, w.req.ContentLength
 	}
 	w.expect = w.req.Expect100
-	w.txn.Begin(s.host.Env, s, &w.req, b[:w.req.HeadLen])
-	return true
 }
 
 // refuse answers a request that cannot be understood and closes: where the next
@@ -182,6 +200,7 @@ func (s *Session) refuse(err error) {
 	s.limit.Clear()
 	s.host.Stats.Malformed()
 	s.work.framing = noBody
-	s.work.close = true
+	s.work.close, s.work.refused = true, true
+	s.work.at = s.lo
 	s.work.txn.Refuse(s.host.Env, s, status, reason)
 }

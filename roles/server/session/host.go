@@ -5,6 +5,7 @@ import (
 
 	"trafficd/eventloop"
 	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/transaction"
 	"trafficd/roles/server/tunnel"
@@ -48,6 +49,7 @@ const (
 type Host struct {
 	Loop   *eventloop.Loop
 	Arena  *buffer.Arena
+	Book   *custody.Book // nil: sessions end with this process
 	Env    *transaction.Env
 	Limits *Limits // replaced as a whole on reload
 	Stats  Stats

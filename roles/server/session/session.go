@@ -4,7 +4,9 @@ import (
 	"net/netip"
 
 	"trafficd/eventloop"
+	"trafficd/queue"
 	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/deadline"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
@@ -42,6 +44,7 @@ type Session struct {
 	// What has been received. in is held only while there is something in it.
 	in     buffer.Ref
 	lo, hi int
+	base   uint64 // number in the client's stream of the page's first byte
 	scan   http1.HeadScan
 	blanks bool // the empty lines before this request have been skipped
 	// readable: the kernel may have more than we took. Events are
@@ -52,9 +55,12 @@ type Session struct {
 
 	served  int    // requests answered
 	rx, tx  uint64 // bytes consumed and written since the connection began
-	running bool   // guards against Wake from within run
-	again   bool   // Wake was called meanwhile
-	turn    bool   // another turn has been posted
+	counted bool   // rx and tx are known; of an adopted connection they are asked for when they are needed
+	entry   custody.Entry[record]
+	blamed  blame // deaths that may be this request's doing
+	running bool  // guards against Wake from within run
+	again   bool  // Wake was called meanwhile
+	turn    bool  // another turn has been posted
 
 	// work is what a request in progress needs; nil between requests.
 	work *work
@@ -68,18 +74,19 @@ type Session struct {
 // session is watched only when there is something to wait for.
 func (h *Host) Serve(fd int, peer netip.AddrPort) {
 	s := h.takeSession()
-	s.fd, s.peer, s.readable = fd, peer, true
+	s.fd, s.peer, s.readable, s.counted = fd, peer, true, true
+	s.entry.Slot = h.Book.Open(fd, custody.Client)
 	h.sessions.push(s)
 	s.limit.Set(h.Limits.Header)
 	s.run()
 	if s.phase == phaseClosed || s.phase == phaseTunnel {
 		return
 	}
-	// Whatever has happened on the connection meanwhile is reported at once.
-	if err := h.Loop.Watch(&s.watch, fd, eventloop.Readable|eventloop.Writable|eventloop.Hangup|eventloop.Edge, s); err != nil {
-		s.abort()
-	}
+	s.listen()
 }
+
+// watched is what a session wants to know of its connection.
+const watched = eventloop.Readable | eventloop.Writable | eventloop.Hangup | eventloop.Edge
 
 // HandleEvent implements eventloop.Handler.
 func (s *Session) HandleEvent(_ *eventloop.Watch, ev eventloop.Event) {
@@ -93,6 +100,7 @@ func (s *Session) HandleEvent(_ *eventloop.Watch, ev eventloop.Event) {
 			return
 		}
 		if s.readable && s.work.framing != noBody {
+			s.host.Book.Work(s.entry.Cookie())
 			s.work.txn.BodyReady()
 		}
 	}
@@ -122,6 +130,21 @@ func (s *Session) Wake() {
 	s.run()
 }
 
+// Identity implements transaction.Client.
+func (s *Session) Identity() uint64 { return s.entry.Cookie() }
+
+// count asks the kernel how far an adopted connection got, before its bytes are numbered
+// for the first time.
+func (s *Session) count() {
+	if s.counted {
+		return
+	}
+	s.counted = true
+	if p, err := queue.ReadProgress(s.fd, queue.Passive); err == nil {
+		s.rx, s.tx = p.Consumed, p.Written
+	}
+}
+
 // Peer implements transaction.Client.
 func (s *Session) Peer() netip.AddrPort { return s.peer }
 
@@ -132,6 +155,7 @@ func (s *Session) run() {
 		return
 	}
 	s.running = true
+	s.host.Book.Work(s.entry.Cookie())
 	for s.step() || s.takeAgain() {
 	}
 	s.running = false

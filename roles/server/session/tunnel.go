@@ -15,7 +15,7 @@ func (s *Session) openTunnel() {
 		s.abort()
 		return
 	}
-	fd, lines, early := w.txn.TakeTunnel()
+	to, lines, early := w.txn.TakeTunnel()
 	b := http1.AppendStatusLine(s.host.Arena.Bytes(ref)[:0], 101)
 	b = append(b, lines...)
 	b = append(b, "\r\n"...)
@@ -25,7 +25,8 @@ func (s *Session) openTunnel() {
 			panic("session: remove a watch: " + err.Error())
 		}
 	}
-	client := s.fd
+	slot, page := s.entry.Yield()
+	client := tunnel.End{FD: s.fd, Slot: slot, Rx: s.rx, Tx: s.tx}
 	s.fd = -1
 	s.phase = phaseTunnel
 	s.limit.Clear()
@@ -35,20 +36,23 @@ func (s *Session) openTunnel() {
 		pending = s.host.Arena.Bytes(s.in)[s.lo:s.hi]
 	}
 	s.served++
-	t, err := tunnel.Start(tunnel.Options{
-		Loop: s.host.Loop, Arena: s.host.Arena, Idle: s.host.Limits.Tunnel, Closed: s.tunnelClosed,
-	}, client, fd, b, pending)
-	s.host.Arena.Put(ref)
-	if err != nil {
-		s.host.Stats.TunnelClosed(tunnel.Summary{})
-		s.close()
+	s.tun = tunnel.Join(s.tunnelOptions(), client, tunnel.End{FD: to.FD, Slot: to.Slot, Rx: to.Rx, Tx: to.Tx}, b, pending)
+	for _, r := range append(to.Pages, page, ref) {
+		s.host.Arena.Put(r)
+	}
+	if s.phase != phaseTunnel {
 		return
 	}
-	if s.phase == phaseTunnel {
-		s.tun = t
-		s.endWork()
-		s.host.Arena.Put(s.in)
-		s.in, s.lo, s.hi = 0, 0, 0
+	s.endWork()
+	s.host.Arena.Put(s.in)
+	s.in, s.lo, s.hi = 0, 0, 0
+	s.tun.Start()
+}
+
+func (s *Session) tunnelOptions() tunnel.Options {
+	return tunnel.Options{
+		Loop: s.host.Loop, Arena: s.host.Arena, Book: s.host.Book,
+		Idle: s.host.Limits.Tunnel, Closed: s.tunnelClosed,
 	}
 }
 

@@ -15,23 +15,30 @@ type work struct {
 	txn transaction.Transaction
 
 	// The request's body.
-	framing bodyFraming
-	left    int64
-	chunks  http1.Chunked
-	data    int        // decoded bytes that come next, not yet taken
-	page    buffer.Ref // what came after the page that the head is in
-	pageLo  int
-	pageHi  int
-	failed  bool // the body can never be completed
-	expect  bool // the client waits for 100 (Continue)
+	at       int // of the head, in the session's page
+	framing  bodyFraming
+	left     int64
+	chunks   http1.Chunked
+	data     int        // decoded bytes that come next, not yet taken
+	taken    uint64     // decoded bytes taken
+	dropped  uint64     // those of them that nobody wanted
+	page     buffer.Ref // what came after the page that the head is in
+	pageLo   int
+	pageHi   int
+	pageBase uint64 // number in the client's stream of the page's first byte
+	failed   bool   // the body can never be completed
+	expect   bool   // the client waits for 100 (Continue)
+	refused  bool   // the request was not understood
 
 	// The reply.
-	reply *transaction.Reply
-	close bool
-	cut   bool // what was sent ahead of the reply went out in part only
-	out   buffer.Ref
-	outLo int
-	outHi int
+	reply    *transaction.Reply
+	rendered bool // its head is
+	close    bool
+	cut      bool // what was sent ahead of the reply went out in part only
+	out      buffer.Ref
+	outLo    int
+	outHi    int
+	outTx    uint64 // number in our stream of the first byte of out
 	// The body's run that goes with out: [off, end) of the reply's body, then
 	// tail bytes of CRLF.
 	off        int64
@@ -54,11 +61,11 @@ const (
 )
 
 func (w *work) reset() {
-	w.framing, w.left, w.chunks, w.data = noBody, 0, http1.Chunked{}, 0
-	w.page, w.pageLo, w.pageHi = 0, 0, 0
-	w.failed, w.expect = false, false
-	w.reply, w.close, w.cut = nil, false, false
-	w.out, w.outLo, w.outHi = 0, 0, 0
+	w.at, w.framing, w.left, w.chunks, w.data, w.taken, w.dropped = 0, noBody, 0, http1.Chunked{}, 0, 0, 0
+	w.page, w.pageLo, w.pageHi, w.pageBase = 0, 0, 0, 0
+	w.failed, w.expect, w.refused = false, false, false
+	w.reply, w.rendered, w.close, w.cut = nil, false, false, false
+	w.out, w.outLo, w.outHi, w.outTx = 0, 0, 0, 0
 	w.off, w.end, w.tail = 0, 0, 0
 	w.chunked, w.lastSent, w.untilClose = false, false, false
 }

@@ -1,9 +1,12 @@
 package session
 
 import (
+	"trafficd/queue"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
 	"trafficd/roles/server/sock"
+	"trafficd/roles/server/transaction"
 )
 
 // maxTurn bounds the bytes that one turn of a session writes, so that a fast
@@ -30,6 +33,7 @@ func (s *Session) answer() bool {
 			s.abort()
 			return false
 		}
+		s.note(custody.StepReply)
 	}
 	sent := 0
 	for {
@@ -46,6 +50,7 @@ func (s *Session) answer() bool {
 			s.abort()
 			return false
 		}
+		queue.Killpoint(custody.StepSent)
 		s.tx += uint64(did)
 		s.host.Stats.Sent(did)
 		s.consume(did)
@@ -154,7 +159,11 @@ func (s *Session) nextChunk() {
 	case state == origin.BodyEnd:
 		w.outLo, w.outHi = 0, copy(buf, http1.LastChunk)
 		w.lastSent = true
+	default:
+		return
 	}
+	w.outTx = s.tx
+	s.note(custody.StepChunk)
 }
 
 // consume accounts for n bytes sent: first those of out, then of the body, then
@@ -181,7 +190,12 @@ func (s *Session) consume(n int) {
 func (s *Session) render() bool {
 	w, r := s.work, s.work.reply
 	const framing = 512 // more than status line, Age, Via, framing and end take
-	ref, ok := s.host.Arena.Get(len(r.Lines) + len(r.Extra) + framing)
+	local, atHand := r.Body.(*transaction.Memory)
+	size := len(r.Lines) + len(r.Extra) + framing
+	if atHand {
+		size += len(*local)
+	}
+	ref, ok := s.host.Arena.Get(size)
 	if !ok {
 		s.host.Stats.NoBuffers()
 		return false
@@ -201,11 +215,16 @@ func (s *Session) render() bool {
 	}
 	b = s.appendFraming(b)
 	b = append(b, "\r\n"...)
-	w.outLo, w.outHi = 0, len(b)
+	if atHand {
+		b = append(b, *local...)
+		r.Body = nil
+	}
+	w.outLo, w.outHi, w.outTx = 0, len(b), s.tx
 	w.off = r.Offset
 	if r.Body == nil {
 		w.off, w.end = 0, 0
 	}
+	w.rendered = true
 	return true
 }
 
@@ -264,15 +283,45 @@ func (s *Session) Interim(status int, lines []byte) {
 // them has not read for a long time: it is given up, in the next turn, since
 // whoever calls is at work for the transaction.
 func (s *Session) sendNow(b []byte) {
-	if s.work.cut {
+	w := s.work
+	if w.cut {
 		return
 	}
+	s.noteAhead(b)
 	n, errno := sock.Send(s.fd, b)
 	if errno != 0 || n < len(b) {
-		s.work.cut, s.work.failed = true, true
+		w.cut, w.failed = true, true
 		s.anotherTurn()
 		return
 	}
+	queue.Killpoint(custody.StepSent)
 	s.tx += uint64(n)
 	s.host.Stats.Sent(n)
+	s.sentAhead()
+}
+
+// noteAhead notes what is about to be sent ahead of the reply.
+func (s *Session) noteAhead(b []byte) {
+	if !s.entry.Kept() {
+		return
+	}
+	w, a := s.work, s.host.Arena
+	ref, ok := a.Get(len(b))
+	if !ok {
+		return // a death in between tears the connection
+	}
+	w.out, w.outHi, w.outTx = ref, copy(a.Bytes(ref), b), s.tx
+	s.note(custody.StepInterim)
+}
+
+// sentAhead notes that all of it is sent.
+func (s *Session) sentAhead() {
+	w := s.work
+	if w.out == 0 {
+		return
+	}
+	ref := w.out
+	w.out, w.outHi = 0, 0
+	s.note(custody.StepInterim)
+	s.host.Arena.Put(ref)
 }

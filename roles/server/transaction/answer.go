@@ -6,6 +6,7 @@ import (
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/freshness"
 	"trafficd/roles/server/header"
 	"trafficd/roles/server/http1"
@@ -80,7 +81,7 @@ func (t *Transaction) failWith(status int, text string) {
 	t.text = append(t.text, ": "...)
 	t.text = append(t.text, text...)
 	t.text = append(t.text, '\n')
-	t.local = memory(t.text)
+	t.local = Memory(t.text)
 	t.reply = Reply{
 		Status: status,
 		Lines:  errorLines,
@@ -124,6 +125,7 @@ func (t *Transaction) answerFrom(f *fetch) {
 // OriginHead implements origin.Handler.
 func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing) origin.Sink {
 	t := f.lead // there is one: a fetch without a head is not left by its leader
+	f.startOver()
 	if freshness.Invalidates(f.x.Method, r.Status) && f.env.Store != nil {
 		f.invalidate(t, r, head)
 	}
@@ -152,8 +154,7 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 		}
 	}
 	if !f.store || !f.beginStoring(x, &h) {
-		h.lines = f.env.appendLines(nil, r, head)
-		if len(h.lines) > maxLines {
+		if h.lines = f.keepLines(f.env.appendLines(f.env.scratch[:0], r, head)); h.lines == nil {
 			f.x.Cancel()
 			f.finish(failed, reason{502, "the origin's response head is too large"})
 			return nil
@@ -163,8 +164,43 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 	f.head = h
 	f.progress = open
 	f.mu.Unlock()
+	f.note(custody.StepOpened)
 	f.moved = true
 	return f
+}
+
+// startOver drops what has come of the response to a server that died before it could
+// note that: all of it comes again.
+func (f *fetch) startOver() {
+	if f.w == nil && f.end == 0 {
+		return
+	}
+	w := f.w
+	f.mu.Lock()
+	f.w, f.writing = nil, false
+	f.tail, f.end, f.from, f.at = 0, 0, 0, 0
+	f.mu.Unlock()
+	if w != nil {
+		w.Release()
+	}
+}
+
+// keepLines puts the field lines of a response that is not stored where they outlive this
+// process; nil if there is no room.
+func (f *fetch) keepLines(lines []byte) []byte {
+	f.env.scratch = lines
+	if len(lines) > maxLines {
+		return nil
+	}
+	if f.linesRef == 0 {
+		ref, ok := f.env.Arena.Get(len(lines))
+		if !ok {
+			return nil
+		}
+		f.linesRef = ref
+	}
+	page := f.env.Arena.Bytes(f.linesRef)
+	return page[:copy(page, lines)]
 }
 
 // invalidate drops what an unsafe request has made wrong (RFC 9111 §4.4).

@@ -4,8 +4,10 @@ import (
 	"sync"
 
 	"trafficd/eventloop"
+	"trafficd/queue"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
 )
@@ -47,6 +49,11 @@ type fetch struct {
 	whole     bool // the validation was of no use: fetch the whole response
 	moved     bool // followers have not been told yet
 	ringRef   buffer.Ref
+	linesRef  buffer.Ref // head.lines of a response that is not stored
+	at        int64      // how much of the body has come; less than there is only while it comes again
+	from      int64      // where the window's part of the body begins
+	record    *queue.Record[fetchRecord]
+	name      custody.Name
 
 	mu        sync.Mutex // guards what follows
 	progress  progress
@@ -175,11 +182,13 @@ func (f *fetch) free() {
 	w := f.w
 	f.w, f.ring = nil, nil
 	f.mu.Unlock()
+	f.forget()
 	if w != nil {
 		w.Release()
 	}
 	f.env.Arena.Put(f.ringRef)
-	f.ringRef = 0
+	f.env.Arena.Put(f.linesRef)
+	f.ringRef, f.linesRef = 0, 0
 	f.stale.Release()
 }
 
@@ -194,6 +203,9 @@ func (f *fetch) finish(p progress, why reason) {
 	f.progress, f.failure = p, why
 	empty := len(f.followers) == 0
 	f.mu.Unlock()
+	if f.record != nil {
+		f.note(custody.StepEnded)
+	}
 	f.lead = nil
 	f.moved = true
 	if empty {
@@ -310,6 +322,9 @@ func (f *fetch) advanceLocked() {
 
 // Space implements origin.Sink.
 func (f *fetch) Space() []byte {
+	if f.w != nil && f.at < f.w.Len() {
+		return f.w.Fragment(f.at) // it has come before, to a server that is dead
+	}
 	if f.writing {
 		if space, err := f.w.Space(); err == nil && len(space) > 0 {
 			return space
@@ -327,6 +342,7 @@ func (f *fetch) Space() []byte {
 		f.mu.Lock()
 		f.ring = f.env.Arena.Bytes(ref)
 		f.mu.Unlock()
+		f.note(custody.StepWindow)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -349,18 +365,24 @@ func (f *fetch) overflow() {
 	f.writing = false
 	f.w.Abort()
 	f.tail, f.end = f.w.Len(), f.w.Len()
+	f.from = f.end
 	f.mu.Unlock()
+	f.note(custody.StepWindow)
 }
 
 // Commit implements origin.Sink.
 func (f *fetch) Commit(n int) {
 	f.moved = true
+	f.at += int64(n)
+	if f.w != nil && f.at <= f.w.Len() {
+		return
+	}
 	if f.writing {
-		f.w.Commit(n)
+		f.w.Commit(int(f.at - f.w.Len()))
 		return
 	}
 	f.mu.Lock()
-	f.end += int64(n)
+	f.end = f.at
 	f.mu.Unlock()
 }
 
@@ -401,6 +423,12 @@ func (f *fetch) refetch() {
 // publish makes what was stored findable, before the flight ends: whoever comes
 // finds one or the other.
 func (f *fetch) publish() {
+	if f.w.State() == cache.Published { // by a server that died before it could say so
+		f.mu.Lock()
+		f.writing = false
+		f.mu.Unlock()
+		return
+	}
 	o, err := f.w.Publish()
 	f.mu.Lock()
 	f.writing = false
@@ -450,8 +478,8 @@ func failureReason(why origin.Failure) reason {
 }
 
 // OriginTunnel implements origin.Handler.
-func (f *fetch) OriginTunnel(fd int, early []byte) {
+func (f *fetch) OriginTunnel(s origin.Switched, early []byte) {
 	t := f.lead // there is one: nobody else follows a request to switch
-	t.takeTunnel(fd, early)
+	t.takeTunnel(s, early)
 	f.finish(complete, reason{})
 }

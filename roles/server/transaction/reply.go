@@ -11,6 +11,9 @@ import (
 type Client interface {
 	// Peer is the address of the client; the zero value if it has none.
 	Peer() netip.AddrPort
+	// Identity is the cookie of the client's connection, by which a fetch that outlives this
+	// process finds its leader again; 0 if it has none.
+	Identity() uint64
 	// Wake says that there is something to do: a reply has come, its body has
 	// grown, ended or failed, or a tunnel has opened.
 	Wake()
@@ -54,11 +57,11 @@ type Reply struct {
 	Close bool
 }
 
-// memory is a body at hand as a whole.
-type memory []byte
+// Memory is a body at hand as a whole.
+type Memory []byte
 
 // Bytes implements Body.
-func (m *memory) Bytes(off int64) ([]byte, origin.BodyState) { return (*m)[off:], origin.BodyEnd }
+func (m *Memory) Bytes(off int64) ([]byte, origin.BodyState) { return (*m)[off:], origin.BodyEnd }
 
 // Release implements Body.
-func (m *memory) Release(int64) {}
+func (m *Memory) Release(int64) {}

@@ -6,6 +6,7 @@ import (
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/freshness"
 	"trafficd/roles/server/header"
 	"trafficd/roles/server/http1"
@@ -61,16 +62,10 @@ func (f *fetch) begin(t *Transaction) {
 	f.lead = t
 	f.stale, t.obj = t.obj, cache.Object{}
 	f.x.Handler = f
-	f.x.Origin = t.match.Origin
-	f.x.Method = t.req.Method
+	f.describeRequest(t)
 	if f.x.Origin.Builtin {
 		f.x.Path = string(t.match.AppendTarget(nil, t.path))
 	}
-	f.x.Body = t.client.RequestBody()
-	f.x.Chunked = t.req.Chunked
-	f.x.Expect = t.req.Expect100
-	f.x.Upgrade = t.mayUpgrade()
-	f.x.Once = !t.req.Method.Idempotent() || f.x.Body != nil
 	t.leading = true
 	f.mu.Lock()
 	f.joinLocked(t)
@@ -79,10 +74,24 @@ func (f *fetch) begin(t *Transaction) {
 	f.send()
 }
 
+// describeRequest tells the exchange what there is to know of the leader's request.
+func (f *fetch) describeRequest(t *Transaction) {
+	f.x.Origin = t.match.Origin
+	f.x.Leader = t.client.Identity()
+	f.x.Method = t.req.Method
+	f.x.Body = t.client.RequestBody()
+	f.x.Chunked = t.req.Chunked
+	f.x.Expect = t.req.Expect100
+	f.x.Upgrade = t.mayUpgrade()
+	f.x.Once = !t.req.Method.Idempotent() || f.x.Body != nil
+}
+
 // send starts the exchange with the leader's request. The head is written anew
 // each time: it is kept only where the next request writes its own.
 func (f *fetch) send() {
 	f.started = f.loop.Wall()
+	f.x.Attempt++
+	f.note(custody.StepFetch)
 	f.x.Head = f.lead.appendRequest(f.env.scratch[:0], f)
 	f.env.scratch = f.x.Head
 	if len(f.x.Head) > buffer.Large {

@@ -7,12 +7,12 @@ import (
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/freshness"
 	"trafficd/roles/server/header"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
 	"trafficd/roles/server/remap"
-	"trafficd/roles/server/sock"
 )
 
 // Settings are what a reload replaces, as a whole. Immutable; a transaction
@@ -46,7 +46,14 @@ type Env struct {
 	Origins  *origin.Pool
 	Stats    *stats.Row
 	Settings *atomic.Pointer[Settings]
+	Book     *custody.Book // nil: fetches end with this process
+	// Generation of this process, for the names of fetches.
+	Generation uint64
 
+	// Hook is called with every request; nil but in tests.
+	Hook func(*http1.Request, []byte)
+
+	serial  uint64 // of the last fetch
 	scratch []byte // for heads on their way into something else
 	block   []byte // for vary blocks likewise
 	judging freshness.Exchange
@@ -96,12 +103,12 @@ type Transaction struct {
 
 	ready bool
 	reply Reply
-	local memory
+	local Memory
 	extra [128]byte
 	lines []byte // of a reply that are not a stored head as it stands
 	text  []byte
 
-	tunnelFD int // -1: none
+	switched origin.Switched // FD -1: none
 	early    []byte
 }
 
@@ -111,14 +118,14 @@ func (t *Transaction) Begin(e *Env, c Client, req *http1.Request, head []byte) {
 	t.env, t.client, t.req, t.head = e, c, req, head
 	t.settings = e.Settings.Load()
 	t.began = e.Loop.Wall()
-	t.tunnelFD = -1
+	t.switched.FD = -1
 	t.on(evBegin)
 }
 
 // Refuse starts a transaction for a request that could not be understood.
 func (t *Transaction) Refuse(e *Env, c Client, status int, text string) {
 	t.env, t.client = e, c
-	t.tunnelFD = -1
+	t.switched.FD = -1
 	t.state = looking
 	t.fail(status, text)
 	t.reply.Close = true
@@ -148,16 +155,19 @@ func (t *Transaction) release() {
 		f.leave(&t.place)
 	}
 	t.obj.Release()
-	if t.tunnelFD >= 0 {
-		sock.Close(t.tunnelFD)
+	if t.switched.FD >= 0 {
+		t.env.Origins.Abandon(t.switched)
 	}
-	*t = Transaction{text: t.text[:0], lines: t.lines[:0], early: t.early[:0], tunnelFD: -1}
+	*t = Transaction{text: t.text[:0], lines: t.lines[:0], early: t.early[:0], switched: origin.Switched{FD: -1}}
 }
 
 func (t *Transaction) wake() { t.client.Wake() }
 
 // look decides how the request is answered.
 func (t *Transaction) look() {
+	if t.env.Hook != nil {
+		t.env.Hook(t.req, t.head)
+	}
 	if status, text := t.unacceptable(); status != 0 {
 		t.fail(status, text)
 		return
@@ -318,8 +328,8 @@ func (t *Transaction) fetchMoved() {
 }
 
 // takeTunnel takes over the connection to an origin that has switched.
-func (t *Transaction) takeTunnel(fd int, early []byte) {
-	t.tunnelFD = fd
+func (t *Transaction) takeTunnel(s origin.Switched, early []byte) {
+	t.switched = s
 	t.early = append(t.early[:0], early...)
 	t.on(evSwitched)
 }
@@ -329,7 +339,7 @@ func (t *Transaction) Tunnelled() bool { return t.state == tunnelling }
 
 // TakeTunnel gives the origin's connection away, with the field lines of its 101
 // and what it sent behind them, both valid until End.
-func (t *Transaction) TakeTunnel() (fd int, lines, early []byte) {
-	fd, t.tunnelFD = t.tunnelFD, -1
-	return fd, t.place.f.head.lines, t.early
+func (t *Transaction) TakeTunnel() (s origin.Switched, lines, early []byte) {
+	s, t.switched = t.switched, origin.Switched{FD: -1}
+	return s, t.place.f.head.lines, t.early
 }

@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"trafficd/eventloop"
+	"trafficd/queue"
 	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/custody"
 	"trafficd/roles/server/deadline"
 	"trafficd/roles/server/sock"
 )
@@ -23,6 +25,7 @@ import (
 type Options struct {
 	Loop  *eventloop.Loop
 	Arena *buffer.Arena
+	Book  *custody.Book // nil: the tunnel ends with this process
 	Idle  time.Duration // without a byte either way; 0: no limit
 	// Closed is called once, after both descriptors have been closed.
 	Closed func(s Summary)
@@ -34,12 +37,20 @@ type Summary struct {
 	TimedOut           bool
 }
 
+// An End is one of the two connections, as it comes to the tunnel.
+type End struct {
+	FD     int
+	Slot   *queue.Slot // nil: not in custody
+	Rx, Tx uint64      // bytes consumed and written so far
+}
+
 // A Tunnel is two joined connections. Owned by its loop.
 type Tunnel struct {
 	o      Options
 	limit  deadline.Deadline
 	client side
 	origin side
+	entry  custody.Entry[record] // in the client's slot
 	closed bool
 	turn   bool // another turn has been posted
 }
@@ -49,9 +60,14 @@ type side struct {
 	t     *Tunnel
 	fd    int
 	watch eventloop.Watch
+	slot  *queue.Slot // the origin's; the client's is the tunnel's entry
 	page  buffer.Ref
 	lo    int
 	hi    int
+	base  uint64 // number in the other side's stream of the page's first byte
+	first uint64 // number in this side's stream of the same byte
+	rx    uint64 // bytes consumed from this side
+	tx    uint64 // and written to it
 	sent  int64
 	// eof: the other side has ended; shut: this side has been told so.
 	eof, shut bool
@@ -60,27 +76,47 @@ type side struct {
 // turnReads bounds how much one turn reads for one direction, in pages.
 const turnReads = 16
 
-// Start joins two non-blocking connections; both descriptors are the tunnel's
-// from now on, also when it fails. toClient and toOrigin are sent first; a tunnel
-// of which one does not fit into a Large page is closed at once.
-func Start(o Options, client, origin int, toClient, toOrigin []byte) (*Tunnel, error) {
-	t := &Tunnel{o: o, client: side{fd: client}, origin: side{fd: origin}}
-	t.client.t, t.origin.t = t, t
+// Join joins two non-blocking connections; both descriptors and slots are the tunnel's
+// from now on. toClient and toOrigin are sent first. Once it returns, nothing that was noted of the two
+// connections before is needed any more. Start begins to move bytes.
+func Join(o Options, client, origin End, toClient, toOrigin []byte) *Tunnel {
+	t := newTunnel(o, client, origin)
+	sock.KeepAlive(client.FD)
+	sock.KeepAlive(origin.FD)
+	if !t.client.preload(&t.origin, toClient) || !t.origin.preload(&t.client, toOrigin) {
+		t.close(false)
+		return t
+	}
+	if client.Slot == nil || origin.Slot == nil {
+		t.leaveCustody()
+		return t
+	}
+	t.note(custody.StepTunnel)
+	t.origin.slot.Set(0)
+	return t
+}
+
+func newTunnel(o Options, client, origin End) *Tunnel {
+	t := &Tunnel{o: o}
+	t.client = side{t: t, fd: client.FD, rx: client.Rx, tx: client.Tx}
+	t.origin = side{t: t, fd: origin.FD, rx: origin.Rx, tx: origin.Tx, slot: origin.Slot}
+	t.entry.Slot = client.Slot
 	t.limit.Init(o.Loop, func() { t.close(true) })
-	sock.KeepAlive(client)
-	sock.KeepAlive(origin)
+	return t
+}
+
+// Start begins to move bytes. A tunnel of which what is to be sent first did not fit into a page is
+// closed already; so is one that cannot be watched.
+func (t *Tunnel) Start() {
+	if t.closed {
+		return
+	}
 	if err := t.watch(); err != nil {
-		t.o.Closed = func(Summary) {}
 		t.close(false)
-		return nil, err
+		return
 	}
-	if !t.client.preload(toClient) || !t.origin.preload(toOrigin) {
-		t.close(false)
-		return t, nil
-	}
-	t.limit.Set(o.Idle)
+	t.limit.Set(t.o.Idle)
 	t.run()
-	return t, nil
 }
 
 func (t *Tunnel) watch() error {
@@ -91,21 +127,35 @@ func (t *Tunnel) watch() error {
 	return t.o.Loop.Watch(&t.origin.watch, t.origin.fd, all, &t.origin)
 }
 
-func (s *side) preload(p []byte) bool {
+func (s *side) preload(from *side, p []byte) bool {
 	if len(p) == 0 {
 		return true
 	}
-	if !s.takePage() {
+	ref, ok := s.t.o.Arena.GetLarge()
+	if !ok {
 		return false
 	}
-	s.hi = copy(s.t.o.Arena.Bytes(s.page), p)
+	s.page, s.lo, s.hi = ref, 0, copy(s.t.o.Arena.Bytes(ref), p)
+	// As if these bytes had been the last that came from there.
+	s.base, s.first = from.rx-uint64(s.hi), s.tx
 	return s.hi == len(p)
 }
 
-func (s *side) takePage() bool {
-	ref, ok := s.t.o.Arena.GetLarge()
-	s.page, s.lo, s.hi = ref, 0, 0
-	return ok
+// emptyPage sees to it that there is a page with room at its end. Nothing is in flight.
+func (s *side) emptyPage(from *side) bool {
+	if s.page != 0 && s.hi < buffer.Large {
+		return true
+	}
+	if s.page == 0 {
+		ref, ok := s.t.o.Arena.GetLarge()
+		if !ok {
+			return false
+		}
+		s.page = ref
+	}
+	s.lo, s.hi, s.base, s.first = 0, 0, from.rx, s.tx
+	s.t.note(custody.StepFlow)
+	return true
 }
 
 // HandleEvent implements eventloop.Handler.
@@ -163,7 +213,9 @@ func (s *side) pump(from *side) flow {
 			if errno != 0 {
 				return dead
 			}
+			queue.Killpoint(custody.StepMoved)
 			s.lo += n
+			s.tx += uint64(n)
 			s.sent += int64(n)
 			continue
 		}
@@ -171,10 +223,10 @@ func (s *side) pump(from *side) flow {
 			s.finish()
 			return quiet
 		}
-		if s.page == 0 && !s.takePage() {
+		if !s.emptyPage(from) {
 			return dead
 		}
-		n, errno := sock.Recv(from.fd, s.t.o.Arena.Bytes(s.page))
+		n, errno := sock.Recv(from.fd, s.t.o.Arena.Bytes(s.page)[s.hi:])
 		switch {
 		case errno == sock.Again:
 			s.releasePage()
@@ -182,7 +234,10 @@ func (s *side) pump(from *side) flow {
 		case errno != 0:
 			return dead
 		}
-		s.lo, s.hi, s.eof = 0, n, n == 0
+		queue.Killpoint(custody.StepMoved)
+		s.hi += n
+		from.rx += uint64(n)
+		s.eof = n == 0
 	}
 	return busy
 }
@@ -197,8 +252,13 @@ func (s *side) finish() {
 }
 
 func (s *side) releasePage() {
-	s.t.o.Arena.Put(s.page)
+	if s.page == 0 {
+		return
+	}
+	ref := s.page
 	s.page, s.lo, s.hi = 0, 0, 0
+	s.t.note(custody.StepFlow)
+	s.t.o.Arena.Put(ref)
 }
 
 // Close ends the tunnel at once.
@@ -210,6 +270,7 @@ func (t *Tunnel) close(timedOut bool) {
 	}
 	t.closed = true
 	t.limit.Stop()
+	t.leaveCustody()
 	for _, s := range []*side{&t.client, &t.origin} {
 		s.releasePage()
 		if s.watch.Active() {

@@ -29,7 +29,7 @@ func join(t *testing.T, idle time.Duration, toClient, toOrigin string) *joint {
 		t.Fatal(err)
 	}
 	j := &joint{t: t, loop: l, closed: make(chan Summary, 2)}
-	if j.arena, err = buffer.New(4, 8); err != nil {
+	if j.arena, err = buffer.New(buffer.Shape{Smalls: 4, Larges: 8}); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
@@ -38,18 +38,15 @@ func join(t *testing.T, idle time.Duration, toClient, toOrigin string) *joint {
 	origin, b := pair(t)
 	j.client, j.origin = client, origin
 	j.on(func() {
-		_, err := Start(Options{Loop: l, Arena: j.arena, Idle: idle, Closed: func(s Summary) { j.closed <- s }},
-			a, b, []byte(toClient), []byte(toOrigin))
-		if err != nil {
-			t.Error(err)
-		}
+		Join(Options{Loop: l, Arena: j.arena, Idle: idle, Closed: func(s Summary) { j.closed <- s }},
+			End{FD: a}, End{FD: b}, []byte(toClient), []byte(toOrigin)).Start()
 	})
 	t.Cleanup(func() {
 		client.Close()
 		origin.Close()
 		j.on(func() {
-			if small, large := j.arena.InUse(); small+large != 0 {
-				t.Errorf("%d and %d pages are still in use", small, large)
+			if used := j.arena.InUse(); used != (buffer.Shape{}) {
+				t.Errorf("pages are still in use: %+v", used)
 			}
 		})
 		l.Close()
@@ -150,7 +147,7 @@ func TestASideThatDoesNotReadStopsTheOther(t *testing.T) {
 		wrote <- err
 	}()
 	for full := false; !full; {
-		j.on(func() { _, large := j.arena.InUse(); full = large == 1 })
+		j.on(func() { full = j.arena.InUse().Larges == 1 })
 	}
 	select {
 	case err := <-wrote:

@@ -1,0 +1,427 @@
+package server
+
+import (
+	"errors"
+	"time"
+
+	"trafficd/queue"
+	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/custody"
+	"trafficd/roles/server/origin"
+	"trafficd/roles/server/session"
+	"trafficd/roles/server/sock"
+	"trafficd/roles/server/transaction"
+	"trafficd/roles/server/tunnel"
+)
+
+// An adoption goes on with the connections of a dead server:
+//
+//	read      what the journal says, and with it which memory is in use
+//	receive   the descriptors, from the dead server's keeper
+//	goOn      fetches, then what follows them, then the connections to origins, and start all of it;
+//	          idle connections last
+//
+// It may be killed anywhere: nothing in the journal changes before a connection is
+// touched, and what has been received is in this process's own keeper. Owned by the goroutine that takes over.
+type adoption struct {
+	k        *keeping
+	workers  []*worker
+	slots    map[uint64]*leftover
+	order    []*leftover
+	joined   map[uint64]*leftover // cookies of origins' connections in tunnels
+	fetches  map[custody.Name]*transaction.Resumed
+	leaders  map[uint64]*transaction.Resumed
+	starts   [][]func()                        // by loop
+	gaps     []int                             // accepted, and nothing more
+	accused  []uint64                          // by loop: whose request the dead server was at
+	held     map[*transaction.Resumed]*suspect // by the fetch that it leads; nil for one that leads none
+	suspects []*suspect
+	results  []result
+	lost     int
+	idle     int
+}
+
+// A leftover is a connection in the journal.
+type leftover struct {
+	loop     int
+	slot     *queue.Slot
+	cookie   uint64
+	tag      custody.Tag
+	fd       int  // -1: it has not come
+	done     bool // closed
+	progress queue.Progress
+}
+
+// A result is what became of one connection.
+type result struct {
+	kind uint32
+	peer string
+	fate session.Fate
+	lost string // why; empty: it goes on
+}
+
+func newAdoption(k *keeping) *adoption {
+	return &adoption{
+		k: k, workers: k.server.workers, slots: map[uint64]*leftover{}, joined: map[uint64]*leftover{},
+		fetches: map[custody.Name]*transaction.Resumed{}, leaders: map[uint64]*transaction.Resumed{},
+		starts: make([][]func(), len(k.server.workers)), held: map[*transaction.Resumed]*suspect{},
+	}
+}
+
+func (a *adoption) book(loop int) *custody.Book { return a.workers[loop].host.Book }
+
+// read takes stock of the journal.
+func (a *adoption) read() error {
+	named := make([][]buffer.Ref, len(a.workers))
+	for i, w := range a.workers {
+		w.env.Book.Ledger = a.k.journal.Ledger(i)
+		a.accused = append(a.accused, w.env.Book.Accused())
+		for s := range w.env.Book.Ledger.All() {
+			tag, _ := custody.Split(s.Word())
+			l := &leftover{loop: i, slot: s, cookie: s.Cookie(), tag: tag, fd: -1}
+			a.slots[l.cookie] = l
+			a.order = append(a.order, l)
+			if tag == custody.Tunnel {
+				a.joined[tunnel.Origin(w.env.Book, s)] = l
+			}
+		}
+	}
+	for _, l := range a.order {
+		if a.joined[l.cookie] != nil {
+			l.tag = custody.Nothing // what its own slot says is from before
+			continue
+		}
+		a.pages(l, func(r buffer.Ref) { named[l.loop] = append(named[l.loop], r) }, func(n custody.Name) {
+			if _, known := a.fetches[n]; known || int(n.Loop) >= len(a.workers) {
+				return
+			}
+			if transaction.FetchPages(a.workers[n.Loop].env.Arena, n, func(r buffer.Ref) { named[n.Loop] = append(named[n.Loop], r) }) {
+				a.fetches[n] = nil
+			}
+		})
+	}
+	for i, w := range a.workers {
+		if err := w.env.Arena.Reserve(named[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forsake gives up everything that is in the journal.
+func (a *adoption) forsake() {
+	for _, l := range a.order {
+		a.book(l.loop).Ledger.Close(l.slot)
+	}
+	a.lost += len(a.order)
+	a.order = nil
+	clear(a.slots)
+	clear(a.joined)
+	clear(a.fetches)
+}
+
+// pages tells what the record of a connection names.
+func (a *adoption) pages(l *leftover, page func(buffer.Ref), fetch func(custody.Name)) {
+	b := a.book(l.loop)
+	switch l.tag {
+	case custody.Session:
+		session.Pages(b, l.slot, page, fetch)
+	case custody.Exchange:
+		origin.Pages(b, l.slot, page)
+		name, _ := origin.Token(b, l.slot)
+		fetch(name)
+	case custody.Tunnel:
+		tunnel.Pages(b, l.slot, page)
+	}
+}
+
+// custodyPatience is how long a keeper may take for its next message.
+const custodyPatience = 5 * time.Second
+
+// receive takes the descriptors out of custody.
+func (a *adoption) receive() error {
+	senders := a.k.journal.Outstanding()
+	if len(senders) == 0 {
+		return nil
+	}
+	c, err := queue.ReceiveCustody(a.k.out, queue.CustodyOptions{Senders: senders, Timeout: custodyPatience})
+	if err != nil {
+		return err
+	}
+	for k := range c.All() {
+		if l := a.slots[k.Cookie]; l != nil {
+			l.fd = k.FD
+			continue
+		}
+		// Without a slot: it was accepted and not read from, or it was being closed.
+		p, err := queue.ReadProgress(k.FD, queue.Passive)
+		if err == nil && p.Written == 0 && p.Consumed == 0 && !p.State.WeDone() {
+			a.gaps = append(a.gaps, k.FD)
+			continue
+		}
+		sock.Close(k.FD)
+	}
+	// A predecessor that received an END and died has made this keeper's missing; whether anything is, the
+	// slots tell.
+	var incomplete *queue.IncompleteError
+	if err := c.Err(); err != nil && !errors.As(err, &incomplete) {
+		return err
+	}
+	return nil
+}
+
+// goOn restores everything while the loops stand still, and starts it.
+func (a *adoption) goOn() {
+	thaw := a.k.server.freeze()
+	a.resumeFetches()
+	a.resumeSessions()
+	a.resumeExchanges()
+	a.resumeTunnels()
+	a.settle()
+	var idle []*leftover
+	for _, l := range a.order {
+		switch {
+		case l.done:
+		case l.fd < 0 && l.tag == custody.Nothing && a.joined[l.cookie] != nil: // its tunnel's
+		case l.fd < 0:
+			a.lose(l, "its descriptor never came")
+		case l.tag != custody.Nothing || a.joined[l.cookie] != nil:
+		case l.slot.Kind() == custody.Client:
+			idle = append(idle, l)
+		default:
+			a.drop(l) // an idle connection to an origin
+		}
+	}
+	thaw()
+	for i, w := range a.workers {
+		starts := a.starts[i]
+		w.loop.Post(func() {
+			for _, start := range starts {
+				start()
+				queue.Killpoint(custody.StepAdopted)
+			}
+		})
+	}
+	for _, who := range a.suspects {
+		go who.judge()
+	}
+	a.goOnIdle(idle)
+	for i, fd := range a.gaps {
+		w := a.workers[i%len(a.workers)]
+		w.loop.Post(func() { w.serve(fd, sock.Peer(fd)) })
+	}
+	a.k.server.each(func(*worker) {}) // the active ones go on
+	queue.Killpoint(custody.StepServing)
+}
+
+// idleChunk is how many idle connections a loop takes in one turn.
+const idleChunk = 256
+
+func (a *adoption) goOnIdle(ls []*leftover) {
+	chunks := make([][]*leftover, len(a.workers))
+	flush := func(loop int) {
+		w, chunk := a.workers[loop], chunks[loop]
+		chunks[loop] = nil
+		w.loop.Post(func() {
+			for _, l := range chunk {
+				w.row.Inc(stats.ClientConnectionsCurrent)
+				w.host.ResumeIdle(l.fd, sock.Peer(l.fd), l.slot)
+			}
+		})
+	}
+	for _, l := range ls {
+		chunks[l.loop] = append(chunks[l.loop], l)
+		if len(chunks[l.loop]) == idleChunk {
+			flush(l.loop)
+		}
+	}
+	for loop := range chunks {
+		flush(loop)
+	}
+	a.idle = len(ls)
+}
+
+// resumeFetches makes the fetches and finds out who leads them.
+func (a *adoption) resumeFetches() {
+	for name := range a.fetches {
+		f, ok := a.workers[name.Loop].env.ResumeFetch(name)
+		if !ok {
+			delete(a.fetches, name)
+			continue
+		}
+		a.fetches[name] = f
+		if c := f.Leader(); c != 0 {
+			a.leaders[c] = f
+		}
+	}
+	for _, l := range a.order {
+		if l.tag != custody.Exchange {
+			continue
+		}
+		name, attempt := origin.Token(a.book(l.loop), l.slot)
+		f := a.fetches[name]
+		if f == nil || f.Attempt() != attempt || l.fd < 0 || !a.measure(l, queue.Active) {
+			continue
+		}
+		f.Link()
+	}
+}
+
+// measure asks how far a connection got. False: it is over.
+func (a *adoption) measure(l *leftover, side queue.Side) bool {
+	var err error
+	l.progress, err = queue.ReadProgress(l.fd, side)
+	return err == nil
+}
+
+// resumeSessions goes on with what clients have asked for.
+func (a *adoption) resumeSessions() {
+	for _, l := range a.order {
+		if l.tag != custody.Session || l.fd < 0 || l.done {
+			continue
+		}
+		if !a.measure(l, queue.Passive) {
+			a.drop(l) // the client has gone
+			continue
+		}
+		lead := a.leaders[l.cookie]
+		if lead != nil && !lead.Linked() && !lead.Replied() {
+			lead = nil
+		}
+		w := a.workers[l.loop]
+		w.host.Book.Work(l.cookie)
+		r, err := w.host.Resume(session.Left{
+			FD: l.fd, Peer: sock.Peer(l.fd), Slot: l.slot, Progress: l.progress, Lead: lead, Blame: a.blame(l),
+			Fetch: func(n custody.Name) *transaction.Resumed { return a.fetches[n] },
+		})
+		if err != nil {
+			a.lose(l, err.Error())
+			continue
+		}
+		w.row.Inc(stats.ClientConnectionsCurrent)
+		a.note(l, r.Fate)
+		if who := a.suspect(l, r); who != nil {
+			a.held[a.leaders[l.cookie]] = who
+			continue
+		}
+		a.starts[l.loop] = append(a.starts[l.loop], r.Start)
+	}
+}
+
+// resumeExchanges goes on with the connections to origins, once it is known who waits for them.
+func (a *adoption) resumeExchanges() {
+	for _, l := range a.order {
+		if l.tag != custody.Exchange || l.fd < 0 || l.done {
+			continue
+		}
+		name, attempt := origin.Token(a.book(l.loop), l.slot)
+		f := a.fetches[name]
+		if f == nil || f.Attempt() != attempt || !f.Linked() {
+			a.drop(l)
+			continue
+		}
+		c, err := a.workers[l.loop].env.Origins.Resume(l.fd, l.slot, l.progress, f.Exchange())
+		if err != nil {
+			f.Unlink()
+			a.lose(l, err.Error())
+			continue
+		}
+		a.workers[l.loop].row.Inc(stats.OriginConnectionsCurrent)
+		if who := a.held[f]; who != nil {
+			who.starts = append(who.starts, c.Start)
+			continue
+		}
+		a.starts[l.loop] = append(a.starts[l.loop], c.Start)
+	}
+}
+
+// resumeTunnels goes on with connections that have left HTTP.
+func (a *adoption) resumeTunnels() {
+	for cookie, l := range a.joined {
+		o := a.slots[cookie]
+		switch {
+		case l.fd < 0 || o == nil || o.fd < 0:
+			a.lose(l, "one of its two descriptors never came")
+			if o != nil {
+				a.drop(o)
+			}
+			continue
+		case !a.measure(l, queue.Passive) || !a.measure(o, queue.Active):
+			a.drop(l)
+			a.drop(o)
+			continue
+		}
+		w := a.workers[l.loop]
+		r, ok := w.host.ResumeTunnel(
+			tunnel.End{FD: l.fd, Slot: l.slot, Rx: l.progress.Consumed, Tx: l.progress.Written},
+			tunnel.End{FD: o.fd, Slot: o.slot, Rx: o.progress.Consumed, Tx: o.progress.Written}, sock.Peer(l.fd))
+		if !ok {
+			a.results = append(a.results, result{kind: custody.Client, lost: "its two connections do not fit its record"})
+			a.lost++
+			continue
+		}
+		w.row.Inc(stats.ClientConnectionsCurrent)
+		a.note(l, r.Fate)
+		a.starts[l.loop] = append(a.starts[l.loop], r.StartTunnel)
+	}
+}
+
+// settle ends what cannot go on: before anything of a loop starts.
+func (a *adoption) settle() {
+	for name, f := range a.fetches {
+		a.starts[name.Loop] = append([]func(){f.Settle}, a.starts[name.Loop]...)
+	}
+}
+
+// note enters a connection that goes on.
+func (a *adoption) note(l *leftover, fate session.Fate) {
+	a.results = append(a.results, result{kind: l.slot.Kind(), peer: sock.Peer(l.fd).String(), fate: fate})
+}
+
+// lose gives a connection up that should have gone on.
+func (a *adoption) lose(l *leftover, why string) {
+	r := result{kind: l.slot.Kind(), lost: why}
+	if l.fd >= 0 {
+		r.peer = sock.Peer(l.fd).String()
+	}
+	a.results = append(a.results, r)
+	a.lost++
+	a.drop(l)
+}
+
+// drop closes a connection, and gives back what its record names.
+func (a *adoption) drop(l *leftover) {
+	b := a.book(l.loop)
+	var refs []buffer.Ref
+	a.pages(l, func(r buffer.Ref) { refs = append(refs, r) }, func(custody.Name) {})
+	b.Ledger.Close(l.slot)
+	for _, r := range refs {
+		b.Arena.Put(r)
+	}
+	if l.fd >= 0 {
+		sock.Close(l.fd)
+	}
+	l.done = true
+}
+
+// report says what has become of the connections.
+func (a *adoption) report(took time.Duration) {
+	s := a.k.server
+	if len(a.order) == 0 && len(a.gaps) == 0 {
+		return
+	}
+	counts := map[string]int{}
+	for _, r := range a.results {
+		if r.lost == "" {
+			counts[r.fate.State]++
+			continue
+		}
+		s.log.Error().Str("peer", r.peer).Str("reason", r.lost).Msg("connection lost")
+	}
+	e := s.log.Info().Dur("took", took).Int("idle", a.idle).Int("accepted", len(a.gaps)).Int("lost", a.lost)
+	for state, n := range counts {
+		e = e.Int(state, n)
+	}
+	e.Msg("connections adopted")
+}

@@ -1,0 +1,353 @@
+package transaction
+
+import (
+	"trafficd/queue"
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/cache"
+	"trafficd/roles/server/custody"
+	"trafficd/roles/server/freshness"
+	"trafficd/roles/server/http1"
+	"trafficd/roles/server/origin"
+)
+
+// A fetchRecord is what a successor must know of a fetch. How far its body has come is
+// not in it: that follows from the connection to the origin, and in the end from end.
+type fetchRecord struct {
+	serial   uint64 // 0: the page is free
+	progress progress
+	method   http1.Method
+	flags    fetchFlag
+	status   uint16
+	lines    buffer.Ref // of a response that is not stored
+	linesLen uint32
+	attempt  uint32 // of sending the request
+	leader   uint64 // cookie of the leader's connection
+	key      cache.Key
+	started  int64
+	length   int64
+	age      int64
+	writer   cache.ID // what is stored of it
+	stale    cache.ID
+	window   buffer.Ref // of what is not stored
+	from     int64      // where the window's part of the body begins
+	end      int64      // of the body, once it is complete
+}
+
+type fetchFlag uint16
+
+const (
+	fetchStore fetchFlag = 1 << iota
+	fetchCollapsed
+	fetchWriting
+	fetchShared
+	fetchNoBody
+	fetchRetried
+	fetchWhole
+	fetchBodyDone
+)
+
+func (r *fetchRecord) set(f fetchFlag, on bool) {
+	if on {
+		r.flags |= f
+	}
+}
+
+func (r *fetchRecord) has(f fetchFlag) bool { return r.flags&f != 0 }
+
+// note commits where the fetch stands. It runs on the owner's loop.
+func (f *fetch) note(step queue.Step) {
+	b := f.env.Book
+	if b == nil {
+		return
+	}
+	if f.record == nil {
+		ref, ok := b.Arena.GetRecord()
+		if !ok {
+			return // its followers' notes name none, and end with this process
+		}
+		f.env.serial++
+		f.record = queue.RecordAt[fetchRecord](b.Arena.Bytes(ref))
+		f.name = custody.Name{Loop: uint32(b.Loop), Page: ref, Serial: f.env.Generation<<32 | f.env.serial}
+		f.x.Token = f.name
+	}
+	r := f.describe()
+	f.record.Commit(&r, step)
+}
+
+func (f *fetch) describe() fetchRecord {
+	r := fetchRecord{
+		serial: f.name.Serial, progress: f.progress, method: f.x.Method, status: uint16(f.head.status),
+		attempt: f.x.Attempt, lines: f.linesRef, linesLen: uint32(len(f.head.lines)),
+		key: f.key, started: f.started, length: f.head.length, age: f.head.age,
+		window: f.ringRef, from: f.from, end: f.end,
+	}
+	if f.lead != nil {
+		r.leader = f.lead.client.Identity()
+	}
+	if f.w != nil {
+		r.writer = f.w.ID()
+	}
+	if f.stale.Valid() {
+		r.stale = f.stale.ID()
+	}
+	r.set(fetchStore, f.store)
+	r.set(fetchCollapsed, f.collapsed)
+	r.set(fetchWriting, f.writing)
+	r.set(fetchShared, f.head.shared)
+	r.set(fetchNoBody, f.head.noBody)
+	r.set(fetchRetried, f.retried)
+	r.set(fetchWhole, f.whole)
+	r.set(fetchBodyDone, f.x.BodyDone)
+	return r
+}
+
+// forget gives the record back: nobody's note names the fetch any more, but for that of its
+// connection, which may do so for an instant.
+func (f *fetch) forget() {
+	if f.record == nil {
+		return
+	}
+	f.record.Commit(&fetchRecord{}, custody.StepEnded)
+	f.env.Book.Arena.Put(f.name.Page)
+	f.record, f.name = nil, custody.Name{}
+}
+
+// Object names the stored response that the reply's body comes from; 0: it does not.
+func (t *Transaction) Object() cache.ID {
+	if _, stored := t.reply.Body.(*storedBody); stored {
+		return t.obj.ID()
+	}
+	return 0
+}
+
+// Fetch names the fetch that the reply's body comes from.
+func (t *Transaction) Fetch() custody.Name {
+	if f := t.place.f; f != nil {
+		return f.name
+	}
+	return custody.Name{}
+}
+
+// FetchPages tells which pages the record of a fetch names, itself included. False: there is
+// no such fetch any more.
+func FetchPages(a *buffer.Arena, n custody.Name, page func(buffer.Ref)) bool {
+	r := queue.RecordAt[fetchRecord](a.Bytes(n.Page)).Load()
+	if r.serial != n.Serial || n.Serial == 0 {
+		return false
+	}
+	page(n.Page)
+	page(r.lines)
+	page(r.window)
+	return true
+}
+
+// A Resumed is a fetch of a dead server that goes on in this one.
+type Resumed struct {
+	f      *fetch
+	record fetchRecord
+	linked bool // its connection to the origin is there
+}
+
+// ResumeFetch makes the fetch that a record tells of. It has no connection and no follower yet: Exchange is what
+// the connection is restored with, Lead and ResumeReply bring the followers, and Settle ends
+// what nobody wants. Before the loop runs anything of it.
+func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
+	rec := queue.RecordAt[fetchRecord](e.Arena.Bytes(n.Page))
+	r := rec.Load()
+	if r.serial != n.Serial {
+		return nil, false
+	}
+	f := &fetch{
+		env: e, loop: e.Loop, key: r.key, store: r.has(fetchStore), started: r.started,
+		retried: r.has(fetchRetried), whole: r.has(fetchWhole), linesRef: r.lines, ringRef: r.window,
+		progress: r.progress, record: rec, name: n, from: r.from, tail: r.from, end: r.end,
+	}
+	f.x.Handler, f.x.Method, f.x.Token, f.x.Attempt = f, r.method, n, r.attempt
+	f.x.BodyDone = r.has(fetchBodyDone)
+	f.head = responseHead{status: int(r.status), length: r.length, age: r.age, shared: r.has(fetchShared), noBody: r.has(fetchNoBody)}
+	if r.lines != 0 {
+		f.head.lines = e.Arena.Bytes(r.lines)[:r.linesLen]
+	}
+	if r.window != 0 {
+		f.ring = e.Arena.Bytes(r.window)
+	}
+	if r.writer != 0 && !f.reopen(r) {
+		f.progress = failed
+	}
+	if r.stale != 0 {
+		f.stale, _ = e.Cache.OpenID(r.stale)
+	}
+	if r.has(fetchCollapsed) && (f.progress == pending || f.progress == open && f.writing) {
+		f.collapsed = e.Flights.Join(r.key, f, e.Loop.Now(), func(*fetch) bool { return false }) == cache.Lead
+	}
+	return &Resumed{f: f, record: r}, true
+}
+
+// reopen finds what the fetch has stored.
+func (f *fetch) reopen(r fetchRecord) bool {
+	if f.env.Cache == nil {
+		return false
+	}
+	w, ok := f.env.Cache.Rejoin(r.writer)
+	if !ok {
+		return false
+	}
+	f.w = w
+	f.writing = r.has(fetchWriting) && w.State() == cache.Filling
+	f.head.meta, f.head.vary, f.head.lines = *w.Meta(), w.Vary(), w.Head()
+	return true
+}
+
+// Leader is the cookie of the connection whose request the fetch sends; 0: it has no more
+// say.
+func (r *Resumed) Leader() uint64 { return r.record.leader }
+
+// Replied reports whether the response's head is known.
+func (r *Resumed) Replied() bool { return r.f.progress != pending }
+
+// Attempt is the number of the time of sending the request that the fetch is at.
+func (r *Resumed) Attempt() uint32 { return r.record.attempt }
+
+// Link says that the fetch's connection to the origin is there, Unlink that it is not, after all.
+func (r *Resumed) Link() { r.linked = true }
+
+// Unlink takes Link back.
+func (r *Resumed) Unlink() { r.linked = false }
+
+// Linked reports which of the two it is.
+func (r *Resumed) Linked() bool { return r.linked }
+
+// Exchange is what the fetch's connection is restored with.
+func (r *Resumed) Exchange() *origin.Exchange { return &r.f.x }
+
+// Settle decides, once connection and followers are restored, what cannot go on: without a connection
+// no more comes. It runs on the loop.
+func (r *Resumed) Settle() {
+	f := r.f
+	f.mu.Lock()
+	f.placeLocked()
+	orphan := len(f.followers) == 0
+	f.mu.Unlock()
+	if f.progress == failed || f.progress == again {
+		f.x.Cancel()
+	}
+	switch {
+	case orphan:
+		if !r.linked && (f.progress == open || f.progress == pending) {
+			f.finish(failed, reason{})
+			return
+		}
+		f.orphaned()
+	case !r.linked && (f.progress == open || f.progress == pending):
+		f.finish(failed, reason{502, "the connection to the origin broke"})
+	}
+}
+
+// ResumeReply goes on with a reply whose head is rendered: only its body is of interest.
+// obj, or else from, is where that comes from; released is how much of it is sent already.
+// False: it cannot be had any more. leads: the request is the one that the fetch sends.
+func (t *Transaction) ResumeReply(e *Env, c Client, req *http1.Request, head []byte, status int, obj cache.ID, from *Resumed, leads bool, released int64) bool {
+	t.env, t.client, t.req, t.head = e, c, req, head
+	t.settings = e.Settings.Load()
+	t.began = e.Loop.Wall()
+	t.switched.FD = -1
+	t.reply = Reply{Status: status, Age: -1, Length: -1}
+	switch {
+	case obj != 0:
+		if e.Cache == nil {
+			return false
+		}
+		var ok bool
+		if t.obj, ok = e.Cache.OpenID(obj); !ok {
+			return false
+		}
+		t.reply.Body = (*storedBody)(&t.obj)
+	case from != nil:
+		f := from.f
+		f.mu.Lock()
+		f.joinLocked(t)
+		t.place.released = released
+		f.mu.Unlock()
+		t.reply.Body = &t.place
+		if t.leading = leads; leads {
+			f.lead = t
+			t.identify()
+			f.describeRequest(t)
+		}
+	}
+	t.ready = true
+	t.state = answering
+	return true
+}
+
+// Lead goes on with the request that a fetch sends, and which has no reply yet. Start is called later, on the
+// loop.
+func (t *Transaction) Lead(e *Env, c Client, req *http1.Request, head []byte, r *Resumed) {
+	f := r.f
+	t.env, t.client, t.req, t.head = e, c, req, head
+	t.settings = e.Settings.Load()
+	t.began = f.started
+	t.switched.FD = -1
+	t.identify()
+	t.leading = true
+	t.state = waiting
+	f.lead = t
+	f.describeRequest(t)
+	f.mu.Lock()
+	f.joinLocked(t)
+	f.mu.Unlock()
+}
+
+// Idle reports whether no request has begun.
+func (t *Transaction) Idle() bool { return t.state == idle }
+
+// BodyDone reports whether the origin has had the whole body of the request already, whatever
+// the client's side has noted of it.
+func (t *Transaction) BodyDone() bool { return t.leading && t.place.f != nil && t.place.f.x.BodyDone }
+
+// Started takes the news that there may have been meanwhile.
+func (t *Transaction) Started() {
+	if t.state == waiting {
+		t.fetchMoved()
+	}
+}
+
+// identify finds what belongs to the request without deciding anything. The rules may
+// have changed since; what was sent to the origin stays sent.
+func (t *Transaction) identify() {
+	t.path = t.req.Path.In(t.head)
+	if len(t.path) == 0 {
+		t.path = slash
+	}
+	t.match, _ = t.settings.Remap.Lookup(t.req.Host.In(t.head), t.path)
+	if t.env.Store != nil && freshness.MayAnswer(t.req) {
+		t.sel = freshness.Selection{Request: t.req, Head: t.head}
+		t.control = freshness.ParseRequest(t.req, t.head)
+		t.key = t.env.Store.KeyOf(schemeHTTP, t.req.Host.In(t.head), t.path, t.query())
+	}
+}
+
+// OriginResumed implements origin.Handler: the body goes on at byte at, of which
+// direct bytes behind it have been received into Space already.
+func (f *fetch) OriginResumed(at int64, direct int) origin.Sink {
+	f.at = at
+	if !f.writing {
+		f.end = max(at, f.from)
+	}
+	if direct > 0 {
+		f.Commit(direct)
+	}
+	f.mu.Lock()
+	f.placeLocked()
+	f.mu.Unlock()
+	return f
+}
+
+// placeLocked finds where the window begins: behind what every follower has had.
+func (f *fetch) placeLocked() {
+	low := f.end
+	for _, p := range f.followers {
+		low = min(low, p.released)
+	}
+	f.tail = max(f.from, low)
+}

@@ -1,0 +1,84 @@
+package tunnel
+
+import (
+	"trafficd/queue"
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/custody"
+)
+
+// A record is what a successor must know of a tunnel. Numbers of streams are counted
+// from the beginning of each connection, as queue.Progress counts them.
+type record struct {
+	origin   uint64 // cookie of the other connection
+	toClient flight
+	toOrigin flight
+}
+
+// A flight is what lies in the page of one direction: its first byte is number base
+// of the stream it comes from, and number first of the stream it goes to. Without a page nothing is in
+// flight.
+type flight struct {
+	page  buffer.Ref
+	base  uint64
+	first uint64
+}
+
+// note commits where the tunnel stands.
+func (t *Tunnel) note(step queue.Step) {
+	if !t.entry.Kept() {
+		return
+	}
+	r := record{origin: t.origin.slot.Cookie(), toClient: t.client.flight(), toOrigin: t.origin.flight()}
+	t.entry.Commit(t.o.Book, custody.Tunnel, &r, step)
+}
+
+func (s *side) flight() flight { return flight{s.page, s.base, s.first} }
+
+// leaveCustody gives both slots back. What the tunnel's pages hold dies with this process.
+func (t *Tunnel) leaveCustody() {
+	t.entry.Close(t.o.Book)
+	if t.origin.slot != nil {
+		t.o.Book.Ledger.Close(t.origin.slot)
+		t.origin.slot = nil
+	}
+}
+
+// Pages tells which pages the record in a slot names, itself included. The slot's tag is
+// custody.Tunnel.
+func Pages(b *custody.Book, slot *queue.Slot, page func(buffer.Ref)) {
+	_, ref := custody.Split(slot.Word())
+	page(ref)
+	_, r := custody.Resume[record](b, slot)
+	page(r.toClient.page)
+	page(r.toOrigin.page)
+}
+
+// Origin is the cookie of the tunnel's other connection. The slot's tag is custody.Tunnel.
+func Origin(b *custody.Book, slot *queue.Slot) uint64 {
+	_, r := custody.Resume[record](b, slot)
+	return r.origin
+}
+
+// Resume makes the tunnel of a dead server, whose connections are now client and origin, with what
+// the kernel says of them. False: the two do not fit the record. Start begins to move bytes.
+func Resume(o Options, client, origin End) (*Tunnel, bool) {
+	t := newTunnel(o, client, origin)
+	entry, r := custody.Resume[record](o.Book, client.Slot)
+	t.entry = entry
+	if t.client.resume(&t.origin, r.toClient) && t.origin.resume(&t.client, r.toOrigin) {
+		return t, true
+	}
+	t.o.Closed = func(Summary) {}
+	t.close(false)
+	return nil, false
+}
+
+func (s *side) resume(from *side, f flight) bool {
+	s.page, s.base, s.first = f.page, f.base, f.first
+	if f.page == 0 {
+		return true
+	}
+	hi, lo := from.rx-f.base, s.tx-f.first
+	s.lo, s.hi = int(lo), int(hi)
+	return lo <= hi && hi <= uint64(len(s.t.o.Arena.Bytes(f.page)))
+}
