@@ -4,7 +4,9 @@ import (
 	"errors"
 	"time"
 
+	"trafficd/proc"
 	"trafficd/queue"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/custody"
@@ -37,9 +39,7 @@ type adoption struct {
 	accused  []uint64                          // by loop: whose request the dead server was at
 	held     map[*transaction.Resumed]*suspect // by the fetch that it leads; nil for one that leads none
 	suspects []*suspect
-	results  []result
-	lost     int
-	idle     int
+	told     crash.Adoption
 }
 
 // A leftover is a connection in the journal.
@@ -51,14 +51,6 @@ type leftover struct {
 	fd       int  // -1: it has not come
 	done     bool // closed
 	progress queue.Progress
-}
-
-// A result is what became of one connection.
-type result struct {
-	kind uint32
-	peer string
-	fate session.Fate
-	lost string // why; empty: it goes on
 }
 
 func newAdoption(k *keeping) *adoption {
@@ -113,8 +105,8 @@ func (a *adoption) read() error {
 func (a *adoption) forsake() {
 	for _, l := range a.order {
 		a.book(l.loop).Ledger.Close(l.slot)
+		a.tell(l, crash.Connection{Kind: crash.Client, State: crash.Nowhere, Outcome: crash.Lost, Why: "the journal cannot be trusted"})
 	}
-	a.lost += len(a.order)
 	a.order = nil
 	clear(a.slots)
 	clear(a.joined)
@@ -189,9 +181,16 @@ func (a *adoption) goOn() {
 		case l.tag != custody.Nothing || a.joined[l.cookie] != nil:
 		case l.slot.Kind() == custody.Client:
 			idle = append(idle, l)
+			a.tell(l, crash.Connection{Kind: crash.Client, Peer: sock.Peer(l.fd).String(), State: crash.Idle, Outcome: crash.Resumed})
 		default:
 			a.drop(l) // an idle connection to an origin
 		}
+	}
+	for range a.gaps {
+		a.told.Add(crash.Connection{Kind: crash.Client, State: crash.AcceptGap, Outcome: crash.Resumed})
+	}
+	if a.k.before.PID != 0 && !a.k.before.Asked {
+		a.workers[0].row.Inc(stats.CrashesMasked)
 	}
 	thaw()
 	for i, w := range a.workers {
@@ -239,7 +238,6 @@ func (a *adoption) goOnIdle(ls []*leftover) {
 	for loop := range chunks {
 		flush(loop)
 	}
-	a.idle = len(ls)
 }
 
 // resumeFetches makes the fetches and finds out who leads them.
@@ -357,8 +355,7 @@ func (a *adoption) resumeTunnels() {
 			tunnel.End{FD: l.fd, Slot: l.slot, Rx: l.progress.Consumed, Tx: l.progress.Written},
 			tunnel.End{FD: o.fd, Slot: o.slot, Rx: o.progress.Consumed, Tx: o.progress.Written}, sock.Peer(l.fd))
 		if !ok {
-			a.results = append(a.results, result{kind: custody.Client, lost: "its two connections do not fit its record"})
-			a.lost++
+			a.tell(l, crash.Connection{Kind: crash.Tunnel, State: crash.Tunnelling, Outcome: crash.Lost, Why: "its two connections do not fit its record"})
 			continue
 		}
 		w.row.Inc(stats.ClientConnectionsCurrent)
@@ -376,18 +373,53 @@ func (a *adoption) settle() {
 
 // note enters a connection that goes on.
 func (a *adoption) note(l *leftover, fate session.Fate) {
-	a.results = append(a.results, result{kind: l.slot.Kind(), peer: sock.Peer(l.fd).String(), fate: fate})
+	kind := crash.Client
+	if fate.State == crash.Tunnelling {
+		kind = crash.Tunnel
+	}
+	a.tell(l, crash.Connection{
+		Kind: kind, Peer: sock.Peer(l.fd).String(), Request: fate.Request, State: fate.State, Outcome: crash.Resumed,
+		ResponseByte: int64(fate.Sent), RequestByte: int64(fate.Taken),
+	})
 }
 
 // lose gives a connection up that should have gone on.
 func (a *adoption) lose(l *leftover, why string) {
-	r := result{kind: l.slot.Kind(), lost: why}
-	if l.fd >= 0 {
-		r.peer = sock.Peer(l.fd).String()
+	c := crash.Connection{Kind: crash.Client, State: crash.Nowhere, Outcome: crash.Lost, Why: why}
+	if l.slot.Kind() == custody.Origin {
+		c.Kind = crash.Origin
 	}
-	a.results = append(a.results, r)
-	a.lost++
+	if l.fd >= 0 {
+		c.Peer = sock.Peer(l.fd).String()
+	}
+	a.tell(l, c)
 	a.drop(l)
+}
+
+// tell enters what became of a connection in the crash record, and counts it. The loops stand still.
+func (a *adoption) tell(l *leftover, c crash.Connection) {
+	a.told.Add(c)
+	lost := c.Outcome == crash.Lost
+	if lost {
+		a.k.server.log.Error().Str("kind", string(c.Kind)).Str("peer", c.Peer).Str("reason", c.Why).Msg("connection lost")
+	}
+	if c.Kind == crash.Origin {
+		return
+	}
+	row := a.workers[l.loop].row
+	inProgress := l.tag != custody.Nothing && c.State != crash.Idle && c.State != crash.Closing
+	switch {
+	case lost && inProgress:
+		row.Inc(stats.RequestsLost)
+		row.Inc(stats.ConnectionsLost)
+	case lost:
+		row.Inc(stats.ConnectionsLost)
+	case inProgress:
+		row.Inc(stats.RequestsResumed)
+		row.Inc(stats.ConnectionsAdopted)
+	default:
+		row.Inc(stats.ConnectionsAdopted)
+	}
 }
 
 // drop closes a connection, and gives back what its record names.
@@ -405,23 +437,51 @@ func (a *adoption) drop(l *leftover) {
 	l.done = true
 }
 
-// report says what has become of the connections.
-func (a *adoption) report(took time.Duration) {
+// stateKeys name the states in the log.
+var stateKeys = map[crash.State]string{
+	crash.Idle: "idle", crash.AcceptGap: "accepted", crash.PartialHead: "head", crash.Upload: "upload",
+	crash.Waiting: "waiting", crash.PartlyAnswered: "reply", crash.Answered: "answered", crash.Tunnelling: "tunnel",
+	crash.Closing: "closing",
+}
+
+// report says what has become of the connections: in the log, and in the crash record.
+func (a *adoption) report(began time.Time) {
 	s := a.k.server
-	if len(a.order) == 0 && len(a.gaps) == 0 {
+	if a.k.before.PID == 0 {
 		return
 	}
-	counts := map[string]int{}
-	for _, r := range a.results {
-		if r.lost == "" {
-			counts[r.fate.State]++
-			continue
+	took := time.Since(began)
+	e := s.log.Info().Dur("took", took).Int("lost", a.told.Total(crash.Lost))
+	for state, key := range stateKeys {
+		if n := a.resumed(state); n > 0 {
+			e = e.Int(key, n)
 		}
-		s.log.Error().Str("peer", r.peer).Str("reason", r.lost).Msg("connection lost")
-	}
-	e := s.log.Info().Dur("took", took).Int("idle", a.idle).Int("accepted", len(a.gaps)).Int("lost", a.lost)
-	for state, n := range counts {
-		e = e.Int(state, n)
 	}
 	e.Msg("connections adopted")
+	self := proc.Self()
+	a.told.When = began
+	a.told.Dead = crash.Process{Role: "server", PID: a.k.before.PID, StartTime: a.k.before.StartTime, Generation: a.k.before.Generation}
+	a.told.Successor = crash.Process{Role: "server", PID: self.PID, StartTime: self.StartTime, Generation: s.generation}
+	a.told.TookMS = crash.Milliseconds(took)
+	go func() {
+		if err := (&crash.Store{Dir: s.root.Crashes(), Log: s.root.LogFile()}).WriteAdoption(a.told); err != nil {
+			s.log.Error().Err(err).Msg("crash record incomplete")
+		}
+	}()
+}
+
+// resumed counts the connections in a state that go on.
+func (a *adoption) resumed(state crash.State) int {
+	n := 0
+	for _, c := range a.told.Connections {
+		if c.State == state && c.Outcome == crash.Resumed {
+			n++
+		}
+	}
+	for _, c := range a.told.Rest {
+		if c.State == state && c.Outcome == crash.Resumed {
+			n += c.N
+		}
+	}
+	return n
 }

@@ -38,6 +38,7 @@ type predecessor struct {
 	PID        int
 	StartTime  uint64
 	Generation uint64
+	Asked      bool // its end was planned
 }
 
 // pages is the shape of each loop's arena without custody. Pages cost address space until
@@ -154,7 +155,7 @@ func (s *Server) takeOver(lock *lockfile.Lock) error {
 	}
 	a.goOn()
 	k.journal.MarkReceived()
-	a.report(time.Since(began))
+	a.report(began)
 	return nil
 }
 

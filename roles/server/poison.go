@@ -6,6 +6,7 @@ import (
 
 	"trafficd/roles/internal/supervise"
 	"trafficd/roles/server/session"
+	"trafficd/roles/server/sock"
 )
 
 // A suspect is a request of which more than one server may have died: each died while it worked
@@ -32,7 +33,7 @@ func (a *adoption) suspect(l *leftover, r *session.Resumed) *suspect {
 	if r.Suspect() == nil {
 		return nil
 	}
-	who := &suspect{server: a.k.server, worker: a.workers[l.loop], r: r, peer: a.results[len(a.results)-1].peer}
+	who := &suspect{server: a.k.server, worker: a.workers[l.loop], r: r, peer: sock.Peer(l.fd).String()}
 	a.suspects = append(a.suspects, who)
 	return who
 }

@@ -345,7 +345,8 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	if err := s.openCache(); err != nil {
 		return err
 	}
-	before := predecessor{int(s.role.PID.Load()), s.role.StartTime.Load(), s.role.Generation.Load()}
+	before := predecessor{int(s.role.PID.Load()), s.role.StartTime.Load(), s.role.Generation.Load(),
+		s.role.State.Load() == uint64(stats.Draining)}
 	self := proc.Self()
 	s.role.Enter(self.PID, self.StartTime, s.generation)
 	if s.custody != nil {

@@ -16,8 +16,9 @@ import (
 
 // A Handler is told how an exchange goes. All calls are made on the loop.
 type Handler interface {
-	// OriginInterim reports an interim response (1xx other than 101).
-	OriginInterim(r *http1.Response, head []byte)
+	// OriginInterim reports an interim response (1xx other than 101), the n-th of the exchange; after a
+	// death it may come once more.
+	OriginInterim(n int, r *http1.Response, head []byte)
 
 	// OriginHead reports the final response's head; r and head are valid only
 	// during the call. The body goes to the sink that is returned.
