@@ -24,6 +24,7 @@ type crashRecord struct {
 		Signal int  `json:"signal"`
 		Code   int  `json:"code"`
 	} `json:"status"`
+	Standby   bool   `json:"standby"`
 	Cause     string `json:"cause"`
 	Reason    string `json:"reason"`
 	Successor *struct {
@@ -125,6 +126,28 @@ func TestHangIsOnRecord(t *testing.T) {
 	c := waitCrash(t, p, old.PID, func(c crashRecord) bool { return c.Cause == "killed by the gate" && c.Status.Known })
 	if c.Status.Signal != 9 || !strings.Contains(c.Reason, "no progress") {
 		t.Errorf("record %+v", c)
+	}
+}
+
+// A standby that dies is on record as one, and nobody follows it; a server that makes way for its standby as one that was
+// asked to.
+func TestStandbyAndPlannedEndAreOnRecord(t *testing.T) {
+	t.Parallel()
+	p := harness.Start(t)
+	first := p.Standby()
+	p.KillPID(first).WaitGone(t)
+	second := p.Standby(first)
+	c := waitCrash(t, p, first, func(c crashRecord) bool { return c.Status.Known })
+	if !c.Standby || c.Successor != nil || c.Cause != "killed from outside" {
+		t.Errorf("record of the standby: %+v", c)
+	}
+	old := p.PID(harness.Server)
+	if r := p.Ctl("restart", "server"); r.Code != 0 {
+		t.Fatalf("ctl restart server: exit code %d, %s", r.Code, r.Stderr)
+	}
+	c = waitCrash(t, p, old, func(c crashRecord) bool { return succeeded(c) && c.Cause == "asked for" })
+	if c.Standby || c.Successor.PID != second || c.Reason != "restart" {
+		t.Errorf("record of the server: %+v", c)
 	}
 }
 

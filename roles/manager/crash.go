@@ -33,9 +33,9 @@ func storeOf(runRoot string) crash.Store {
 }
 
 // putOnRecord has a death recorded, and who came after the dead if somebody was faster than the news. While the instance
-// stops, no end is a crash.
+// stops, no end is a crash, unless it was noticed before.
 func (m *manager) putOnRecord(d supervise.Death) {
-	if m.phase > leaving {
+	if m.phase > leaving && !d.Time.Before(m.stopped) {
 		return
 	}
 	m.record(m.crashes.Died(crash.DeathOf(d), d.Vacant))

@@ -214,6 +214,25 @@ func TestSuccessorIsFasterThanTheNews(t *testing.T) {
 	})
 }
 
+// A stop does not hide a death that was noticed before it, though its end is seen after it.
+func TestDeathBeforeTheStopIsRecorded(t *testing.T) {
+	custodyStory(t, "", func(w *world) {
+		first, second := w.pair()
+		s := w.recording()
+		first.deaf.Store(true)
+		second.takesOver()
+		time.Sleep(time.Millisecond)
+		w.on(func() { w.m.stop(draining) })
+		first.die(killed)
+		second.die(supervise.Status{Known: true})
+		<-w.over
+		list, err := s.List()
+		if err != nil || len(list) != 1 || list[0].Dead.PID != first.pid || list[0].Cause != crash.Outside {
+			t.Errorf("list %+v, %v", list, err)
+		}
+	})
+}
+
 // One that makes way is on record, as asked for and for what; and who followed it.
 func TestYieldIsRecordedAsAskedFor(t *testing.T) {
 	custodyStory(t, "", func(w *world) {

@@ -43,7 +43,8 @@ func (m *manager) deathOf(u *unit) supervise.Death {
 	if err := u.p.Refusal(); err != nil {
 		d.Refusal = err.Error()
 	}
-	d.Fault = supervise.FaultOf(d.Status, u.asked || do == supervise.Finish, m.wasKilled(u))
+	asked := u.asked || do == supervise.Finish
+	d.Fault = supervise.FaultOf(d.Status, asked && !u.overtaken, m.wasKilled(u)) // it was dead before it was asked
 	return d
 }
 

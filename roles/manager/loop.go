@@ -104,8 +104,9 @@ type manager struct {
 	cop     copWard
 	crashes crash.Ledger
 
-	phase phase
-	done  bool
+	phase   phase
+	stopped time.Time // when the instance was told to stop; zero: it was not
+	done    bool
 }
 
 // restarts is what came of a restart.
