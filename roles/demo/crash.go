@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"trafficd/roles/internal/exitcode"
-	"trafficd/roles/internal/witness"
+	"trafficd/internal/witness"
 )
 
 // shownFailures is how many failures are listed at the end. All are in a file.
