@@ -122,7 +122,7 @@ func TestNoticeComesBeforeThePidfd(t *testing.T) {
 		} else {
 			first++
 		}
-		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(c.pidfd), Events: unix.POLLIN}}, 30_000); err != nil {
+		if _, err := pollFor([]unix.PollFd{{Fd: int32(c.pidfd), Events: unix.POLLIN}}, 30*time.Second, false); err != nil {
 			t.Fatal(err)
 		}
 		ratios = append(ratios, fmt.Sprintf("%v/%v", notice.Round(time.Microsecond), time.Since(start).Round(time.Microsecond)))

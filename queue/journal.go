@@ -46,6 +46,13 @@ type journalHeader struct {
 	seal       atomic.Uint64 // ^generation; one behind while it is being claimed
 	kept       [keptPlaces]keptRecord
 	high       [MaxLoops]atomic.Uint32 // slots ever used, by loop; never falls
+	work       [MaxLoops]workWord
+}
+
+// workWord is the user's word of one loop, on a cache line of its own: it is stored all the time.
+type workWord struct {
+	word atomic.Uint64
+	_    [56]byte
 }
 
 // keptRecord says what is known of the custody of one generation.
@@ -391,6 +398,10 @@ func (j *Journal) slotAt(loop, index int) int {
 func (j *Journal) poolAt(loop int) int {
 	return headerSize + noticesSize + j.shape.slotsSize() + loop*j.shape.Pool
 }
+
+// Work is a word of each loop for what it works on, so that a successor knows with what it
+// died. Nothing here reads it.
+func (j *Journal) Work(loop int) *atomic.Uint64 { return &j.header.work[loop].word }
 
 // Slot returns a slot by its place.
 func (j *Journal) Slot(loop, index int) *Slot {

@@ -21,7 +21,9 @@ type Record[T any] struct {
 func RecordSize[T any]() int { return int(unsafe.Sizeof(Record[T]{})) }
 
 // RecordAt gives the record in mem, which must be long enough and aligned to 8
-// bytes. What is in it is what was there.
+// bytes. What is in it is what was there: whatever bits those are, Load returns one
+// of the two copies, and what is in it must be checked before it is trusted. A T of
+// numbers and arrays of them has no value that is not one.
 func RecordAt[T any](mem []byte) *Record[T] {
 	p := unsafe.Pointer(unsafe.SliceData(mem))
 	if len(mem) < RecordSize[T]() || uintptr(p)%8 != 0 {

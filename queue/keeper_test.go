@@ -137,7 +137,7 @@ func endKeeper(t testing.TB, s Sender) {
 		return
 	}
 	_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000); err != nil {
+	if _, err := pollFor([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10*time.Second, false); err != nil {
 		t.Error(err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 	"trafficd/roles/demo"
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/exitcode"
+	"trafficd/roles/internal/program"
 	"trafficd/roles/manager"
 	"trafficd/roles/server"
 )
@@ -114,6 +116,7 @@ Ask and command a running instance:
 	}
 	root.SetVersionTemplate("trafficd {{.Version}}\n")
 	root.AddCommand(copCommand(), roleCommand("manager", "manager", runManager), roleCommand("server", "server", runServer), ctl.Command(), demo.Command())
+	root.AddCommand(versionCommand())
 	root.AddCommand(topics()...)
 	return root
 }
@@ -125,6 +128,19 @@ func version() string {
 		v = info.Main.Version
 	}
 	return fmt.Sprintf("%s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// versionCommand is what an upgrade asks of an executable before it uses it.
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Say which version this is, and which it can work with",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := io.WriteString(cmd.OutOrStdout(), program.Text(version()))
+			return err
+		},
+	}
 }
 
 func copCommand() *cobra.Command {

@@ -19,6 +19,7 @@ type Options struct {
 	IdleEvery  time.Duration // between two requests of an idle client, about; 0: 3 s
 	ProbeEvery time.Duration // between two requests of a probe; 0: 1 ms
 
+	RoundEvery time.Duration // between two objects that collapsed clients ask for; 0: 1 s
 	TunnelTime time.Duration // that a tunnel lasts, about; 0: 4 s
 
 	Rate      int   // bytes a second of each slow transfer; 0: 2 MB
@@ -31,6 +32,7 @@ func (o Options) withDefaults() Options {
 	orElse(&o.Think, 20*time.Millisecond)
 	orElse(&o.IdleEvery, 3*time.Second)
 	orElse(&o.ProbeEvery, time.Millisecond)
+	orElse(&o.RoundEvery, time.Second)
 	orElse(&o.TunnelTime, 4*time.Second)
 	orElse(&o.Rate, 2<<20)
 	orElse(&o.Large, 4<<20)

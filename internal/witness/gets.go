@@ -78,17 +78,19 @@ func (k *Client) runConditional(ctx context.Context) {
 // runCollapsed asks for the object of this moment, which is the same for all
 // clients of the kind. Some come while the first answer is under way.
 func (k *Client) runCollapsed(ctx context.Context) {
-	const every = time.Second
+	every := k.opts.RoundEvery
+	// They stay in the cache, so they are small, and slow all the same.
+	rate := k.opts.Rate / 8
 	last := int64(0)
 	for ctx.Err() == nil {
 		next := time.Now().Truncate(every).Add(every).Add(time.Duration(k.index%4) * every / 16)
 		pause(ctx, time.Until(next))
-		round := next.Truncate(every).Unix()
+		round := next.UnixNano() / int64(every)
 		if ctx.Err() != nil || round == last {
 			continue
 		}
 		last = round
-		k.get(ctx, Object{Number: uint64(Collapsed+1)<<56 | uint64(round), Size: int64(k.opts.Rate / 2), Rate: k.opts.Rate, MaxAge: hotFor}, 0)
+		k.get(ctx, Object{Number: uint64(Collapsed+1)<<56 | uint64(round)&(1<<56-1), Size: int64(float64(rate) * every.Seconds() / 2), Rate: rate, MaxAge: hotFor}, 0)
 	}
 }
 
@@ -115,13 +117,14 @@ func (k *Client) runPipeline(ctx context.Context) {
 				if err != nil {
 					return false, inPipeline(i, a, err)
 				}
+				if i == len(wants)-1 {
+					return keep, nil
+				}
+				if !keep {
+					return false, fmt.Errorf("%d answers, and an end after them", i+1)
+				}
 				k.asked++
 				k.tally.requests.Add(1)
-				if !keep && i < len(wants)-1 {
-					return false, fmt.Errorf("%d answers, and an end after them", i+1)
-				} else if !keep {
-					return false, nil
-				}
 			}
 			return true, nil
 		})

@@ -54,9 +54,9 @@ type Origin struct {
 
 	mu      sync.Mutex // guards below
 	conns   map[net.Conn]bool
-	fetches map[string]int // by target: whole objects served with 200
-	asked   map[string]int // by target: requests of any kind
+	fetches map[string]int // by target: whole objects for the cache, served with 200
 	uploads map[string]int // by ID: request heads that arrived
+	again   map[string]int // of both, what came more than once: "GET target" or "POST ID"
 	faults  []string       // what no correct proxy sends
 	broken  int            // exchanges that ended before their time
 }
@@ -69,7 +69,7 @@ func NewOrigin(addr string, seed uint64) (*Origin, error) {
 	}
 	o := &Origin{
 		seed: seed, listener: l, closing: make(chan struct{}), conns: map[net.Conn]bool{},
-		fetches: map[string]int{}, asked: map[string]int{}, uploads: map[string]int{},
+		fetches: map[string]int{}, uploads: map[string]int{}, again: map[string]int{},
 	}
 	o.wg.Go(o.accept)
 	return o, nil
@@ -81,19 +81,12 @@ func (o *Origin) Addr() string { return o.listener.Addr().String() }
 // URL is for a remap rule.
 func (o *Origin) URL() string { return "http://" + o.Addr() }
 
-// Fetches says how often each target was served as a whole object. It is a copy.
+// Fetches says how often each object that may be stored was served as a whole,
+// by its target. It is a copy.
 func (o *Origin) Fetches() map[string]int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return maps.Clone(o.fetches)
-}
-
-// Asked says how many requests for the target came, revalidations, HEAD and
-// ranges included.
-func (o *Origin) Asked(target string) int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.asked[target]
 }
 
 // Uploads says how often the head of each upload arrived, by its ID. It is a copy.
@@ -101,6 +94,24 @@ func (o *Origin) Uploads() map[string]int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return maps.Clone(o.uploads)
+}
+
+// Repeated is what came more often than once, and how often: "GET target" of an
+// object that may be stored, "POST ID" of an upload. It is a copy.
+func (o *Origin) Repeated() map[string]int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return maps.Clone(o.again)
+}
+
+// count counts one of fetches or uploads.
+func (o *Origin) count(of map[string]int, method, what string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	of[what]++
+	if n := of[what]; n > 1 {
+		o.again[method+" "+what] = n
+	}
 }
 
 // Faults are what the origin was sent that nobody may send: a malformed
@@ -228,9 +239,6 @@ func (o *Origin) breakOff() {
 
 // answer answers the request; an error is the connection's.
 func (o *Origin) answer(w *wire, r *request) (keep bool, err error) {
-	o.mu.Lock()
-	o.asked[r.target]++
-	o.mu.Unlock()
 	switch {
 	case strings.HasPrefix(r.target, objectPath) && (r.method == "GET" || r.method == "HEAD"):
 		return o.serveObject(w, r)
@@ -280,10 +288,8 @@ func (o *Origin) serveObject(w *wire, r *request) (keep bool, err error) {
 		return false, net.ErrClosed
 	}
 	p := selects(r, obj)
-	if p.status == 200 && r.method == "GET" {
-		o.mu.Lock()
-		o.fetches[r.target]++
-		o.mu.Unlock()
+	if p.status == 200 && r.method == "GET" && obj.MaxAge != 0 {
+		o.count(o.fetches, "GET", r.target)
 	}
 	if _, err := io.WriteString(w, objectHead(obj, p)); err != nil {
 		return false, err
@@ -367,9 +373,7 @@ func (o *Origin) takeUpload(w *wire, r *request) (keep bool, err error) {
 		o.fault("origin: upload %s with ID %q", r.target, id)
 		return false, errors.New("bad upload")
 	}
-	o.mu.Lock()
-	o.uploads[id]++
-	o.mu.Unlock()
+	o.count(o.uploads, "POST", id)
 	if query == "early=1" {
 		return false, o.answerEarly(w, r)
 	}

@@ -76,17 +76,9 @@ func Audit(o *Origin) []Failure {
 	add := func(line, format string, args ...any) {
 		found = append(found, Failure{At: now, Kind: OriginSide, Line: line, Offset: -1, Seen: fmt.Sprintf(format, args...)})
 	}
-	uploads, fetches := o.Uploads(), o.Fetches()
-	for _, id := range slices.Sorted(maps.Keys(uploads)) {
-		if n := uploads[id]; n > 1 {
-			add("POST with ID "+id, "came %d times", n)
-		}
-	}
-	for _, target := range slices.Sorted(maps.Keys(fetches)) {
-		obj, err := parseObject(target)
-		if n := fetches[target]; err == nil && n > 1 && obj.MaxAge != 0 {
-			add("GET "+target, "the cache fetched it %d times", n)
-		}
+	again := o.Repeated()
+	for _, line := range slices.Sorted(maps.Keys(again)) {
+		add(line, "came %d times, and should once", again[line])
 	}
 	for _, text := range o.Faults() {
 		add("what came", "%s", text)
@@ -98,9 +90,9 @@ func Audit(o *Origin) []Failure {
 func (r Report) Write(w io.Writer, max int) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "clients\t\trequests\tbytes\tconnections\tfailures\tworst wait\t")
-	for _, row := range append(slices.Clone(r.Rows), r.Total) {
+	for i, row := range append(slices.Clone(r.Rows), r.Total) {
 		name := "total"
-		if row != r.Total || row.Clients == 0 {
+		if i < len(r.Rows) {
 			name = row.Kind.String()
 		}
 		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%d\t%d\t%s\t\n", name, row.Clients, row.Requests, Bytes(row.Bytes), row.Conns, row.Failed, Short(row.Worst))

@@ -74,10 +74,11 @@ func (c *cop) spawn() {
 	now := c.env.now()
 	c.generation++
 	c.started = true
-	p, err := c.env.start(c.generation, c.heritage)
+	p, err := c.env.start(c.program, c.generation, c.heritage)
 	if err != nil {
 		c.log.Error().Err(err).Uint64("generation", c.generation).Msg("manager could not be started")
-		c.failed(now, 0)
+		c.managerDied(0, err.Error())
+		c.failed(now, 0, supervise.FaultOwn)
 		return
 	}
 	w := &c.manager
@@ -98,6 +99,9 @@ func (c *cop) becameReady(w *ward, p process) {
 	w.clear()
 	c.first = false
 	c.about(c.log.Info(), w).Msg(w.role.String() + " is ready")
+	if w.role == supervise.Manager {
+		c.managerReady(p.PID())
+	}
 }
 
 // died takes in that p is gone. While the gate is busy with it that waits for the
@@ -122,12 +126,22 @@ func (c *cop) died(w *ward, p process) {
 		e = e.Str("reason", refusal.Error())
 	}
 	e.Msg(w.role.String() + " died")
+	c.recordDeath(w, status, refusal, ready)
 	c.buried(w, w.enter(supervise.Exit, now))
 	// The plan for the next manager comes before what waited for this one's end.
 	if w.role == supervise.Manager && c.phase == running {
 		c.succeed(now, status, refusal, ready)
+		c.managerDied(p.PID(), whyOf(status, refusal))
 	}
 	w.drop()
+}
+
+// whyOf is a death in a few words.
+func whyOf(status supervise.Status, refusal error) string {
+	if refusal != nil {
+		return refusal.Error()
+	}
+	return status.String()
 }
 
 // buried keeps the books of a death. The server's are the manager's.
@@ -167,15 +181,19 @@ func (c *cop) succeed(now time.Time, status supervise.Status, refusal error, rea
 			c.due = now
 			return
 		}
-		c.failed(now, ready)
+		c.failed(now, ready, supervise.FaultOwn)
 	default:
-		c.failed(now, ready)
+		c.failed(now, ready, c.fault(&c.manager, status))
 	}
 }
 
 // failed plans the next start after a death that nobody asked for.
-func (c *cop) failed(now time.Time, ready time.Duration) {
-	delay := c.backoff.Died(now, ready)
+func (c *cop) failed(now time.Time, ready time.Duration, f supervise.Fault) {
+	died := c.backoff.Died
+	if f.Outside() {
+		died = c.backoff.DiedOutside
+	}
+	delay := died(now, ready)
 	c.due = now.Add(delay)
 	held := ready == 0 && c.flap.Failed(now)
 	switch {
@@ -328,6 +346,9 @@ func (c *cop) count(d supervise.Decision) {
 		return
 	}
 	r := c.region.Role(roleID(d.Role))
+	if !d.Final && d.Err == nil && d.Cause != supervise.Requested {
+		r.Condemned.Store(uint64(d.PID)) // whoever finds it dead knows what of
+	}
 	switch {
 	case !d.Final && d.Err == nil:
 		r.KillsDecided.Add(1)

@@ -19,6 +19,7 @@ import (
 	"trafficd/roles/internal/heartbeat"
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/logging"
+	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/runroot"
 	"trafficd/roles/internal/supervise"
 )
@@ -69,6 +70,7 @@ func explain(err error) string {
 func foreground(ctx context.Context, o Options) error {
 	generation := supervise.TakeGeneration()
 	// First of all: descriptors are told by number, and every open could take one.
+	former, resumeErr := resume()
 	inherited, fresh, inheritErr := inherit()
 	defer func() { inherited.Close() }()
 
@@ -86,7 +88,7 @@ func foreground(ctx context.Context, o Options) error {
 	if cfg == nil {
 		return loadErr
 	}
-	lock, err := onDuty(root)
+	lock, err := onDuty(root, former)
 	if err != nil {
 		return err
 	}
@@ -104,7 +106,7 @@ func foreground(ctx context.Context, o Options) error {
 	reaperErr := proc.SetSubreaper(true)
 	for what, err := range map[string]error{
 		"heritage": inheritErr, "configuration": loadErr, "lock text": lock.TextError(),
-		"process name": nameErr, "descriptor limit": limitErr, "subreaper": reaperErr,
+		"process name": nameErr, "descriptor limit": limitErr, "subreaper": reaperErr, "upgrade": resumeErr,
 	} {
 		if err != nil {
 			log.Warn().Err(err).Str("what", what).Msg("cop starts nevertheless")
@@ -118,10 +120,14 @@ func foreground(ctx context.Context, o Options) error {
 	defer signal.Stop(signals)
 	b := birth{
 		cfg: cfg, log: log.Logger, heritage: inherited, fresh: fresh,
-		self: proc.Self(), generation: generation,
+		self: proc.Self(), generation: generation, program: program.Of(exe), report: former.report,
 	}
 	inherited = heritage.New() // it is the loop's now
-	return watchOver(ctx, b, liveEnv(o.Flags, root, exe, log), root, signals)
+	e := liveEnv(o.Flags, root, exe, log)
+	e.exec = func(x *program.Program, generation uint64, h *heritage.Set, r program.Report) error {
+		return replaceSelf(o.Flags, lock, x, generation, h, r)
+	}
+	return watchOver(ctx, b, e, root, signals)
 }
 
 // watchOver runs the loop and what works beside it.
@@ -138,7 +144,7 @@ func watchOver(ctx context.Context, b birth, e env, root runroot.Root, signals <
 	defer reaper.Close()
 	tether := c.tether(context.WithoutCancel(ctx), root)
 	defer tether.Close()
-	c.env.tell = c.teller(tether)
+	c.env.tell, c.env.ask = c.teller(tether), c.asker(tether)
 	looks := time.NewTicker(stallAfter / stallLooks)
 	defer looks.Stop()
 	c.wg.Go(func() { c.pulse.guard(looks.C, c.over, abort) })
@@ -185,8 +191,12 @@ func held(lock string) bool {
 	return err == nil && held
 }
 
-// onDuty takes cop.lock. Another cop on duty is no fault: try again when it is gone.
-func onDuty(root runroot.Root) (*lockfile.Lock, error) {
+// onDuty takes cop.lock, or takes it up from this process's former program. Another cop on duty is
+// no fault: try again when it is gone.
+func onDuty(root runroot.Root, former resumed) (*lockfile.Lock, error) {
+	if former.lock != 0 {
+		return lockfile.Resume(root.CopLock(), former.lock)
+	}
 	lock, err := lockfile.Acquire(root.CopLock())
 	if errors.Is(err, lockfile.ErrHeld) {
 		return nil, exitcode.Errorf(exitcode.TryAgain, "another cop is on duty: %w", err)
@@ -224,12 +234,13 @@ func liveEnv(flags config.Overrides, root runroot.Root, exe *proc.Executable, lo
 			}
 			return p, err
 		},
-		start: func(generation uint64, h *heritage.Set) (process, error) {
-			return startManager(flags, exe, generation, h)
+		start: func(x *program.Program, generation uint64, h *heritage.Set) (process, error) {
+			return startManager(flags, x.Exe, generation, h)
 		},
 		probe: func(ctx context.Context, r supervise.Role) error {
 			return heartbeat.Probe(ctx, heartbeat.Unix(socket(r)), heartbeat.Path)
 		},
+		open: program.Open,
 		gate: supervise.LiveEnv(lockPath, nil),
 		load: func() (*config.Config, error) { return load(flags) },
 		ready: func() {
@@ -247,7 +258,7 @@ func liveEnv(flags config.Overrides, root runroot.Root, exe *proc.Executable, lo
 	}
 }
 
-// startManager starts a manager from the executable that cop runs.
+// startManager starts a manager from exe.
 func startManager(flags config.Overrides, exe *proc.Executable, generation uint64, h *heritage.Set) (process, error) {
 	p, err := supervise.Start("manager", flags, exe, generation, h, true)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heartbeat"
 	"trafficd/roles/internal/heritage"
+	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
 )
@@ -112,6 +113,13 @@ type world struct {
 	next     *config.Config
 	region   *stats.Region
 	ran      bool // the test let the loop itself run
+	asked    []string
+	then     func(error) // answers the last question
+	became   *program.Program
+	report   program.Report
+	execErr  error
+	programs []*program.Program // of the managers that were started
+	deaths   []supervise.Death
 }
 
 func (w *world) Write(p []byte) (int, error) {
@@ -145,7 +153,7 @@ func newWorld(t *testing.T, options ...option) *world {
 	}
 	b := birth{
 		cfg: config.Default(), log: zerolog.New(w), heritage: heritage.New(), fresh: true,
-		self: proc.Identity{PID: 1}, generation: 1,
+		self: proc.Identity{PID: 1}, generation: 1, program: &program.Program{ID: "old"},
 	}
 	for _, o := range options {
 		o(w, &b)
@@ -171,7 +179,15 @@ func newWorld(t *testing.T, options ...option) *world {
 			}
 			return nil, nil
 		},
-		start: func(g uint64, h *heritage.Set) (process, error) {
+		open: func(path, id string) (*program.Program, error) { return &program.Program{Path: path, ID: id}, nil },
+		ask:  func(op string, _ any, then func(error)) { w.asked = append(w.asked, op); w.then = then },
+		exec: func(x *program.Program, g uint64, _ *heritage.Set, r program.Report) error {
+			w.became, w.report = x, r
+			return w.execErr
+		},
+		record: func(d supervise.Death) { w.deaths = append(w.deaths, d) },
+		start: func(x *program.Program, g uint64, h *heritage.Set) (process, error) {
+			w.programs = append(w.programs, x)
 			w.given = h.Names()
 			if w.startErr != nil {
 				return nil, w.startErr

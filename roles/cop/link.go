@@ -2,6 +2,7 @@ package cop
 
 import (
 	"context"
+	"errors"
 	"net"
 	"path/filepath"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/link"
+	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/runroot"
 )
 
@@ -19,6 +21,12 @@ const (
 	opConfig  = "config"  // manager → cop
 	opStatus  = "status"  // manager → cop
 	opStop    = "stop"    // both ways
+
+	opUpgrade  = "upgrade"  // both ways
+	opUpgraded = "upgraded" // manager → cop
+	opLeave    = "leave"    // cop → manager
+	opReport   = "report"   // cop → manager, an event
+	opWanted   = "wanted"   // cop → manager, an event
 )
 
 // stopBody is the body of opStop.
@@ -76,6 +84,26 @@ func (c *cop) mux() *link.Mux {
 			return link.Reply{}, gone
 		}
 		return link.Reply{Body: s}, nil
+	})
+	x.Handle(opUpgrade, func(_ context.Context, _ *link.Conn, m *link.Message) (link.Reply, error) {
+		var o program.Order
+		if err := m.Decode(&o); err != nil {
+			return link.Reply{}, err
+		}
+		var r program.Report
+		err := error(gone)
+		c.do(func() { r, err = c.beginUpgrade(o) })
+		return link.Reply{Body: r}, err
+	})
+	x.Handle(opUpgraded, func(_ context.Context, _ *link.Conn, m *link.Message) (link.Reply, error) {
+		var s program.Step
+		if err := m.Decode(&s); err != nil {
+			return link.Reply{}, err
+		}
+		if !c.do(func() { c.stepped(s) }) {
+			return link.Reply{}, gone
+		}
+		return link.Reply{}, nil
 	})
 	x.Handle(opStop, func(_ context.Context, _ *link.Conn, m *link.Message) (link.Reply, error) {
 		var b stopBody
@@ -160,6 +188,28 @@ func (c *cop) teller(t *link.Tether) func(op string, body any) bool {
 			}
 		})
 		return true
+	}
+}
+
+// askLimit is how long a manager may take to agree.
+const askLimit = 10 * time.Second
+
+// asker returns env.ask for a tether.
+func (c *cop) asker(t *link.Tether) func(op string, body any, then func(error)) {
+	return func(op string, body any, then func(error)) {
+		conn := t.Conn()
+		c.wg.Go(func() {
+			err := errors.New("no link to a manager")
+			if conn != nil {
+				ctx, cancel := context.WithTimeout(c.work, askLimit)
+				defer cancel()
+				var reply *link.Message
+				if reply, err = conn.Call(ctx, op, body); err == nil {
+					reply.Close()
+				}
+			}
+			c.post(func() { then(err) })
+		})
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heritage"
+	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
 )
@@ -23,17 +24,21 @@ type env struct {
 	now    func() time.Time
 	holder func(supervise.Role) int              // pid of who holds the role's lock; 0: nobody, or not known
 	meet   func(supervise.Role) (process, error) // adopts that process; nil: there is none
-	start  func(generation uint64, h *heritage.Set) (process, error)
-	probe  func(ctx context.Context, r supervise.Role) error // one heartbeat
-	gate   supervise.GateEnv                                 // newCop sets Now and Report
-	load   func() (*config.Config, error)                    // the configuration as it is now
-	tell   func(op string, body any) bool                    // an event to the manager; false: there is no link
-	ready  func()                                            // tells who waits for this start that it succeeded
-	alone  func() bool                                       // no child of ours is left
-	say    func(state string)                                // to systemd
-	beat   func(now time.Time)                               // systemd's watchdog
-	tune   func(*config.Config)                              // sets the log's level
-	rotate func() error                                      // reopens the log
+	start  func(x *program.Program, generation uint64, h *heritage.Set) (process, error)
+	open   func(path, id string) (*program.Program, error)
+	ask    func(op string, body any, then func(error))                                          // a call to the manager; then runs on the loop
+	exec   func(x *program.Program, generation uint64, h *heritage.Set, r program.Report) error // returns if it failed
+	record func(supervise.Death)                                                                // nil: deaths are not recorded
+	probe  func(ctx context.Context, r supervise.Role) error                                    // one heartbeat
+	gate   supervise.GateEnv                                                                    // newCop sets Now and Report
+	load   func() (*config.Config, error)                                                       // the configuration as it is now
+	tell   func(op string, body any) bool                                                       // an event to the manager; false: there is no link
+	ready  func()                                                                               // tells who waits for this start that it succeeded
+	alone  func() bool                                                                          // no child of ours is left
+	say    func(state string)                                                                   // to systemd
+	beat   func(now time.Time)                                                                  // systemd's watchdog
+	tune   func(*config.Config)                                                                 // sets the log's level
+	rotate func() error                                                                         // reopens the log
 }
 
 // phase says whether the instance is to run.
@@ -77,6 +82,9 @@ type cop struct {
 	due     time.Time // the back-off's word on when the next manager may be started
 	alarm   string    // why it must not be started at all; "": it may
 
+	program *program.Program // what managers are started from
+	upgrade upgrade
+
 	heritage *heritage.Set
 	region   *stats.Region // mapped from heritage's stats; nil: none yet
 
@@ -113,13 +121,15 @@ type birth struct {
 	fresh      bool          // no cop was here before, as far as can be told
 	self       proc.Identity
 	generation uint64
+	program    *program.Program // what this process runs
+	report     program.Report   // of the upgrade that made it do so; zero: none
 }
 
 func newCop(ctx context.Context, b birth, e env) *cop {
 	c := &cop{
 		env: e, log: b.log, asked: ctx, heritage: b.heritage,
 		self: b.self, ownGen: b.generation,
-		fresh: b.fresh, first: b.fresh,
+		fresh: b.fresh, first: b.fresh, program: b.program, upgrade: upgrade{report: b.report},
 		events:  make(chan func()),
 		over:    make(chan struct{}),
 		manager: ward{role: supervise.Manager},

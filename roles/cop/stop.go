@@ -17,8 +17,7 @@ import (
 // inherited as their subreaper.
 const lingerLimit = 2 * time.Second
 
-// signal acts on a signal to cop itself. USR2 is reserved: it is not asked for, and so
-// ignored.
+// signal acts on a signal to cop itself.
 func (c *cop) signal(sig os.Signal) {
 	c.log.Info().Str("signal", sig.String()).Msg("signal")
 	switch sig {
@@ -33,6 +32,11 @@ func (c *cop) signal(sig os.Signal) {
 			c.log.Error().Err(err).Msg("log not reopened")
 		}
 		c.pass("reopen")
+	case syscall.SIGUSR2:
+		// The manager tries the executable, and then asks cop to conduct.
+		if !c.env.tell(opWanted, nil) {
+			c.log.Error().Msg("no upgrade: no link to a manager")
+		}
 	}
 }
 
@@ -65,6 +69,7 @@ func (c *cop) linked(pid int, generation uint64) {
 	if c.manager.p != nil && c.manager.p.PID() == pid {
 		c.manager.generation = generation
 	}
+	c.publishUpgrade()
 	for op := range c.unheard {
 		c.pass(op)
 	}

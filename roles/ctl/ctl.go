@@ -44,7 +44,7 @@ func Command() *cobra.Command {
 	c.PersistentFlags().StringVar(&s.runRoot, "run-root", "", "directory of the instance (default "+runroot.Default()+")")
 	c.PersistentFlags().DurationVar(&s.timeout, "timeout", 0, "give up after this time; 0: the instance's own time limits")
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exitcode.With(exitcode.Usage, err) })
-	c.AddCommand(statusCommand(s), statsCommand(s), restartCommand(s), drainCommand(s), stopCommand(s), configCommand(s), logCommand(s))
+	c.AddCommand(statusCommand(s), statsCommand(s), restartCommand(s), upgradeCommand(s), drainCommand(s), stopCommand(s), configCommand(s), logCommand(s))
 	return c
 }
 
@@ -124,8 +124,9 @@ func restartCommand(s *session) *cobra.Command {
 		Use:   "restart [server|manager]",
 		Short: "Replace the server (or the manager) by a new process",
 		Long: "Replace a process by a new one, and return when the new one is ready.\n\n" +
-			"The old server goes on until the new one is ready, then finishes what it began.\n" +
-			"If the new one does not become ready, the old one goes on.\n\n" +
+			"The old server goes on until the new one is ready, which then takes its connections\n" +
+			"over; without custody the old one finishes what it began. If the new one does not\n" +
+			"become ready, the old one goes on.\n\n" +
 			"A new manager adopts the running server, unless supervision.on_manager_death is\n" +
 			"restart: then the server is replaced as well.",
 		Args:      usage(cobra.MatchAll(cobra.MaximumNArgs(1), cobra.OnlyValidArgs)),
@@ -145,6 +146,9 @@ func restartCommand(s *session) *cobra.Command {
 			return err
 		}
 		fmt.Fprintf(s.out, "server %d (generation %d) is ready\n", a.PID, a.Generation)
+		if a.OldPID != 0 {
+			fmt.Fprintf(s.out, "server %d (generation %d) is gone\n", a.OldPID, a.OldGeneration)
+		}
 		return nil
 	})
 	return c

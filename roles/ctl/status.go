@@ -16,6 +16,7 @@ import (
 	"trafficd/lockfile"
 	"trafficd/roles/internal/control"
 	"trafficd/roles/internal/exitcode"
+	"trafficd/roles/internal/program"
 )
 
 func statusCommand(s *session) *cobra.Command {
@@ -131,6 +132,15 @@ func writeFacts(w io.Writer, s *control.Status) {
 		fmt.Fprintf(w, "autoconf\t%s\n", s.Autoconf)
 	}
 	tr := s.Traffic
+	if s.Custody != "" {
+		fmt.Fprintf(w, "custody\t%s\n", s.Custody)
+	}
+	if u := s.Upgrade; u != nil && u.State != program.Done {
+		fmt.Fprintf(w, "upgrade\t%s to %s\n", u.State, u.Binary)
+		for _, step := range u.Steps {
+			fmt.Fprintf(w, "\t%s\n", stepText(step))
+		}
+	}
 	fmt.Fprintf(w, "connections\t%d (%d in all)\n", tr.Connections, tr.ConnectionsTotal)
 	fmt.Fprintf(w, "requests\t%d\n", tr.Requests)
 	fmt.Fprintf(w, "cache hits\t%d, misses %d (%.1f%% hits)\n", tr.Hits, tr.Misses, 100*tr.HitRatio)

@@ -29,7 +29,7 @@ type run struct {
 	stats  *counters
 
 	begun time.Time // when the first kill may come
-	ended time.Time // when the last could; zero: it still can
+	ended time.Time // when the last one could; zero: it still can
 }
 
 // crash is the command. Its error is what is wrong, if anything is.
@@ -54,30 +54,31 @@ func crash(ctx context.Context, o options, out *os.File) error {
 	r := &run{opts: o, out: out, i: i, killer: newKiller(i, o), stats: &counters{}}
 	r.crew = witness.NewCrew(witness.Everybody(), witness.Options{Addr: i.addr, Origin: origin, Seed: o.seed, MaxUpload: 8 << 20, ProbeEvery: 2 * time.Millisecond})
 	finished := make(chan error, 1)
-	go func() { finished <- r.run(ctx, newView(out)) }()
+	v := newView(out)
+	go func() { finished <- r.run(ctx, v) }()
 	select {
 	case err := <-finished:
 		return err
 	case <-again:
 		n := i.killAll()
+		v.end()
 		return exitcode.Errorf(exitcode.Failed, "interrupted twice: %d processes were killed, %s is left", n, i.dir)
 	}
 }
 
-// listen has the first signal call stop and the second close the channel. A
-// broken pipe counts, too: whoever reads what we say has gone, and the instance
-// must still be ended.
+// listen has the first signal call stop and the second close the channel.
 func listen(stop func()) (again <-chan struct{}, unlisten func()) {
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// That the reader of our output has gone must be an error of a write and not our
+	// end: the instance has to be stopped. The signal itself says nothing; each
+	// connection that breaks brings one.
+	pipes := make(chan os.Signal, 1)
+	signal.Notify(pipes, syscall.SIGPIPE)
 	twice := make(chan struct{})
 	go func() {
 		n := 0
-		for s := range signals {
-			if s == syscall.SIGPIPE {
-				stop()
-				continue
-			}
+		for range signals {
 			if n++; n == 2 {
 				close(twice)
 			}
@@ -86,6 +87,7 @@ func listen(stop func()) (again <-chan struct{}, unlisten func()) {
 	}()
 	return twice, func() {
 		signal.Stop(signals)
+		signal.Stop(pipes)
 		close(signals)
 	}
 }
@@ -111,7 +113,10 @@ func (r *run) watch(ctx context.Context, v *view) {
 	defer cancel()
 	var wg sync.WaitGroup
 	r.begun = time.Now()
-	wg.Go(func() { r.killer.run(killing) })
+	wg.Go(func() {
+		defer cancel() // without an instance there is nothing to see
+		r.killer.run(killing)
+	})
 	asking, stopAsking := context.WithCancel(context.Background())
 	var asked sync.WaitGroup
 	asked.Go(func() { r.stats.follow(asking, r.i.client) })
@@ -121,14 +126,14 @@ func (r *run) watch(ctx context.Context, v *view) {
 		wg.Wait()
 		close(done)
 	}()
-	r.show(killing, v, done)
+	r.show(killing, cancel, v, done)
 	stopAsking()
 	asked.Wait()
 	r.stats.read(context.Background(), r.i.client)
 }
 
-// show draws until done.
-func (r *run) show(killing context.Context, v *view, done <-chan struct{}) {
+// show draws until done. If there is nobody left to see it, it calls enough.
+func (r *run) show(killing context.Context, enough func(), v *view, done <-chan struct{}) {
 	t := time.NewTicker(v.every)
 	defer t.Stop()
 	over := killing.Done()
@@ -142,7 +147,9 @@ func (r *run) show(killing context.Context, v *view, done <-chan struct{}) {
 			v.end()
 			return
 		}
-		v.draw(r.scene())
+		if v.draw(r.scene()) != nil {
+			enough()
+		}
 	}
 }
 
@@ -160,7 +167,7 @@ func (r *run) verdict(report witness.Report, unclean error) error {
 		wrong = append(wrong, fmt.Errorf("stop the instance: %w", unclean))
 	}
 	if err := r.killer.err; err != nil {
-		wrong = append(wrong, fmt.Errorf("kill: %w", err))
+		wrong = append(wrong, err)
 	}
 	if len(wrong) == 0 && !r.opts.keepDir {
 		return r.i.remove()

@@ -17,12 +17,11 @@ type killer struct {
 	opts options    // immutable
 	rng  *rand.Rand // of run's goroutine
 
-	mu     sync.Mutex     // guards below
-	kills  map[string]int // by victim
-	total  int            // processes
-	misses int            // times that nobody was there
-	last   []kill         // the latest ones, the newest last
-	err    error          // why one could not be killed, for another reason than that
+	mu    sync.Mutex     // guards below
+	kills map[string]int // by victim
+	total int            // processes
+	last  []kill         // the latest ones, the newest last
+	err   error          // what is wrong with the killing itself
 }
 
 // kill is one that happened.
@@ -39,7 +38,10 @@ func newKiller(i *instance, o options) *killer {
 	return &killer{i: i, opts: o, rng: rand.New(rand.NewPCG(o.seed, 1)), kills: map[string]int{}}
 }
 
-// run kills until ctx is over. The times between are those of a Poisson process:
+// errGone is the end of a demo that has nobody left to kill.
+var errGone = errors.New("not one process of the instance is left")
+
+// run kills until ctx is over, or everybody is dead for good. The times between are those of a Poisson process:
 // a kill does not know of the one before, and may well hit what that has left.
 func (k *killer) run(ctx context.Context) {
 	for len(k.opts.victims) > 0 {
@@ -53,12 +55,16 @@ func (k *killer) run(ctx context.Context) {
 		if k.opts.waitReady && k.i.waitReady(ctx) != nil {
 			return
 		}
-		k.strike(k.opts.victims[k.rng.IntN(len(k.opts.victims))])
+		if !k.strike(k.opts.victims[k.rng.IntN(len(k.opts.victims))]) && k.i.count() == 0 {
+			k.wrong(errGone)
+			return
+		}
 	}
+	<-ctx.Done()
 }
 
-// strike kills all of a victim, or nobody if one of them is not there.
-func (k *killer) strike(v victim) {
+// strike kills all of a victim, or nobody if one of them is not there: false.
+func (k *killer) strike(v victim) bool {
 	var all []*proc.Process
 	defer func() {
 		for _, p := range all {
@@ -68,8 +74,10 @@ func (k *killer) strike(v victim) {
 	for _, target := range v {
 		p, err := k.i.find(target)
 		if err != nil {
-			k.missed(err)
-			return
+			if !errors.Is(err, errNobody) {
+				k.wrong(err)
+			}
+			return false
 		}
 		all = append(all, p)
 	}
@@ -80,25 +88,22 @@ func (k *killer) strike(v victim) {
 			done.pids = append(done.pids, p.PID())
 		}
 	}
-	k.done(done)
+	if len(done.pids) == 0 {
+		return false
+	}
+	k.note(done)
+	return true
 }
 
-func (k *killer) missed(err error) {
+func (k *killer) wrong(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.misses++
-	if !errors.Is(err, errNobody) {
-		k.err = err
-	}
+	k.err = err
 }
 
-func (k *killer) done(d kill) {
+func (k *killer) note(d kill) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(d.pids) == 0 {
-		k.misses++
-		return
-	}
 	k.kills[d.victim]++
 	k.total += len(d.pids)
 	k.last = append(k.last, d)

@@ -25,7 +25,8 @@ type scene struct {
 	total     int            // processes killed
 	last      []kill
 	report    witness.Report
-	probe     time.Duration // the worst wait of a probe
+	probe     time.Duration // the worst request of a probe
+	probeAt   time.Time     // when that began
 	masked    string        // as the instance says; "–": it does not say
 	resumed   string
 	lost      string
@@ -38,8 +39,8 @@ func (r *run) scene() scene {
 		s.at = min(r.ended.Sub(r.begun), s.of)
 	}
 	for _, row := range s.report.Rows {
-		if row.Kind == witness.ProbeNew || row.Kind == witness.ProbeKept {
-			s.probe = max(s.probe, row.Worst)
+		if (row.Kind == witness.ProbeNew || row.Kind == witness.ProbeKept) && row.Worst > s.probe {
+			s.probe, s.probeAt = row.Worst, row.WorstAt
 		}
 	}
 	r.killer.mu.Lock()
@@ -87,10 +88,11 @@ func (v *view) end() {
 	}
 }
 
-func (v *view) draw(s scene) {
+// draw shows a scene. An error is that of the output.
+func (v *view) draw(s scene) error {
 	if !v.term {
-		fmt.Fprintln(v.out, s.line())
-		return
+		_, err := fmt.Fprintln(v.out, s.line())
+		return err
 	}
 	n := s.report.Total.Requests
 	v.history = append(v.history, n-v.requests)
@@ -110,7 +112,8 @@ func (v *view) draw(s scene) {
 		b.WriteString("\x1b[2K" + clip(l, width-1) + "\n")
 	}
 	v.drawn = len(lines)
-	io.WriteString(v.out, b.String())
+	_, err := io.WriteString(v.out, b.String())
+	return err
 }
 
 // clip cuts a line to so many characters.
@@ -201,7 +204,11 @@ func (r *run) writeTable(report witness.Report) {
 			fmt.Fprintf(t, "%s\t%d\n", c.label, v)
 		}
 	}
-	fmt.Fprintf(t, "worst probe\t%s\n", witness.Short(s.probe))
+	fmt.Fprintf(t, "worst probe\t%s", witness.Short(s.probe))
+	if s.probe > 0 {
+		fmt.Fprintf(t, ", at %s", s.probeAt.Format("15:04:05.000"))
+	}
+	fmt.Fprintln(t)
 	fmt.Fprintf(t, "failures\t%d\n", report.Failed())
 	t.Flush()
 }

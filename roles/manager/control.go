@@ -41,6 +41,7 @@ var routes = map[string]route{
 	control.PathDrain:        {http.MethodPost, (*controller).drain},
 	control.PathStop:         {http.MethodPost, (*controller).stop},
 	control.PathLogReopen:    {http.MethodPost, (*controller).logReopen},
+	control.PathUpgrade:      {http.MethodPost, (*controller).upgrade},
 	heartbeat.Path:           {http.MethodGet, (*controller).heartbeat},
 }
 
@@ -256,6 +257,23 @@ func (c *controller) logReopen(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	control.Write(w, struct{}{})
+	return nil
+}
+
+// upgrade begins an upgrade: what comes of it is in the status.
+func (c *controller) upgrade(w http.ResponseWriter, r *http.Request) error {
+	var b control.Upgrade
+	if err := control.Read(w, r, &b); err != nil {
+		return err
+	}
+	a, err := await(c, r, func(answer chan<- ordered) { c.m.upgrade(b.Binary, func(o ordered) { answer <- o }) })
+	if err == nil {
+		err = a.err
+	}
+	if err != nil {
+		return err
+	}
+	control.Write(w, a.report)
 	return nil
 }
 

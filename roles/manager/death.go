@@ -11,7 +11,7 @@ const maxFaults = 64
 // recordDeath is the one place in which the end of a process is known with all there is to
 // know of it: of a server or standby, and of cop.
 func (m *manager) recordDeath(d supervise.Death) {
-	if d.Role == roleServer && !d.Standby {
+	if d.Role == roleServer { // a standby too: it may have taken over without our knowing yet
 		if len(m.faults) >= maxFaults {
 			clear(m.faults)
 		}

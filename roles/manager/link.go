@@ -27,6 +27,11 @@ const (
 	opCause    = "cause"    // server → manager, manager → server
 	opHeritage = "heritage" // manager → server
 	opDeposit  = "deposit"  // manager → cop
+	opUpgrade  = "upgrade"  // manager → cop, cop → manager
+	opUpgraded = "upgraded" // manager → cop
+	opLeave    = "leave"    // cop → manager
+	opReport   = "report"   // cop → manager, an event
+	opWanted   = "wanted"   // cop → manager, an event
 )
 
 const (
@@ -90,6 +95,7 @@ func (m *manager) linkOptions() link.ServerOptions {
 		m.post(func() { m.stop(p) })
 		return nil
 	}))
+	m.handleUpgrade(x)
 	return link.ServerOptions{
 		Self: func() link.Hello {
 			return link.Hello{Role: "manager", PID: m.self.id.PID, StartTime: m.self.id.StartTime, Generation: m.self.generation, State: "ready"}
@@ -239,7 +245,7 @@ func (m *manager) connected(l line) {
 // adopt takes over a server that nobody here knows: it belongs to an earlier manager. It is
 // nil if it cannot be told that this is a server of ours.
 func (m *manager) adopt(h link.Hello) *unit {
-	p, err := m.env.adopt(h.PID, h.StartTime)
+	p, err := m.env.adopt(h.PID, h.StartTime, m.listed(h))
 	if err != nil {
 		m.log.Error().Err(err).Int("process_pid", h.PID).Msg("server not adopted")
 		return nil
@@ -280,6 +286,12 @@ func (m *manager) adopt(h link.Hello) *unit {
 	m.about(m.log.Info(), u).Msg("adopt_server")
 	m.watch(u)
 	return u
+}
+
+// listed reports whether shared memory names the process as a server of this instance.
+func (m *manager) listed(h link.Hello) bool {
+	pid, start := m.estate.region.Bank(h.Generation).Process()
+	return pid == h.PID && start != 0 && start == h.StartTime
 }
 
 // saysReady takes in that a server waits for its turn.

@@ -50,7 +50,7 @@ func newcomer(t *testing.T, c *config.Config) *manager {
 		now:    time.Now,
 		tune:   func(*config.Config) {},
 		holder: func() int { return proc.Self().PID },
-		adopt: func(pid int, start uint64) (process, error) {
+		adopt: func(pid int, start uint64, _ bool) (process, error) {
 			p, err := proc.Adopt(pid, start)
 			if err != nil {
 				return nil, err

@@ -14,6 +14,7 @@ import (
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heritage"
+	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
 	"trafficd/roles/manager/autoconf"
@@ -22,15 +23,18 @@ import (
 // env is the manager's door to the world. Functions without a remark return at once.
 type env struct {
 	now    func() time.Time
-	start  func(x *program, generation uint64, h *heritage.Set) (process, error) // a server
-	adopt  func(pid int, startTime uint64) (process, error)                      // a server that dialled in
-	holder func() (pid int)                                                      // of server.lock; 0: nobody, or not known
-	gate   supervise.GateEnv                                                     // newManager sets Now and Report
-	record func(supervise.Death)                                                 // nil: deaths are not recorded
-	load   func() (*config.Config, error)                                        // may block
-	save   func(*config.Config) error                                            // last-good; may block
-	tune   func(*config.Config)                                                  // the log's level
-	rotate func() error                                                          // the log's file
+	start  func(x *program.Program, generation uint64, h *heritage.Set) (process, error) // a server
+	adopt  func(pid int, startTime uint64, known bool) (process, error)                  // a server that dialled in, or that shared memory names (known)
+	holder func() (pid int)                                                              // of server.lock; 0: nobody, or not known
+	gate   supervise.GateEnv                                                             // newManager sets Now and Report
+	record func(supervise.Death)                                                         // nil: deaths are not recorded
+	load   func() (*config.Config, error)                                                // may block
+	save   func(*config.Config) error                                                    // last-good; may block
+	tune   func(*config.Config)                                                          // the log's level
+	rotate func() error                                                                  // the log's file
+
+	try  func(ctx context.Context, path string) (*program.Program, error) // may block
+	open func(path, id string) (*program.Program, error)                  // may block
 
 	copHolder func() (pid int, held bool) // of cop.lock; pid 0: not known
 	copStart  func(generation uint64, h *heritage.Set) (process, error)
@@ -92,8 +96,10 @@ type manager struct {
 	waiters []chan<- restarts // wait for that one
 	relief  relief            // what they are to be told
 
-	program *program                   // what servers are started from
-	faults  map[uint64]supervise.Fault // of servers that died, by generation
+	program     *program.Program           // what servers are started from
+	faults      map[uint64]supervise.Fault // of servers that died, by generation
+	trial       *trial                     // of another executable; nil: there is none
+	lastUpgrade *program.Report            // as cop said it; nil: there was none
 
 	cop copWard
 
@@ -131,7 +137,7 @@ func newManager(e env, log zerolog.Logger, self birth, cfg *config.Config, es *e
 		estate: es, pump: newPump(),
 		old:     map[*unit]bool{},
 		faults:  map[uint64]supervise.Fault{},
-		program: &program{},
+		program: &program.Program{},
 		backoff: supervise.NewBackoff(supervise.BackoffPolicy{}),
 		first:   cfg, autoconfAddr: config.Off,
 		cop: copWard{backoff: supervise.NewBackoff(supervise.BackoffPolicy{Budget: copBudget, Jitter: rand.Float64})},

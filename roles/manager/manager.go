@@ -22,6 +22,7 @@ import (
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/link"
 	"trafficd/roles/internal/logging"
+	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/runroot"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
@@ -116,7 +117,7 @@ func live(ctx context.Context, o Options) error {
 
 	m := newManager(liveEnv(o.Flags, root, exe, log), log.Logger, self, cfg, es)
 	m.published = published
-	m.program = &program{exe: exe, id: supervise.ExeText(exe.ID())}
+	m.program = program.Of(exe)
 	if cfgErr != nil {
 		m.badFile = cfgErr.Error()
 		log.Error().Err(cfgErr).Msg("configuration file refused, the last good one is used")
@@ -178,7 +179,7 @@ const settleTime = 5 * time.Second
 // serve opens the sockets and runs the loop.
 func serve(ctx context.Context, m *manager, root runroot.Root, server *supervise.Peer) error {
 	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	signal.Ignore(syscall.SIGPIPE)
 
@@ -268,7 +269,7 @@ func (m *manager) meetStandbys() {
 		if pid == 0 || start == 0 || m.byPID(pid) != nil {
 			continue
 		}
-		p, err := m.env.adopt(pid, start)
+		p, err := m.env.adopt(pid, start, true)
 		if err != nil {
 			m.log.Debug().Err(err).Int("process_pid", pid).Msg("server of an earlier manager is gone")
 			continue
@@ -423,15 +424,15 @@ func liveEnv(flags config.Overrides, root runroot.Root, exe *proc.Executable, lo
 	serverLock := func(supervise.Role) string { return root.ServerLock() }
 	return env{
 		now: time.Now,
-		start: func(x *program, generation uint64, h *heritage.Set) (process, error) {
-			p, err := supervise.Start(roleServer, flags, x.exe, generation, h, true)
+		start: func(x *program.Program, generation uint64, h *heritage.Set) (process, error) {
+			p, err := supervise.Start(roleServer, flags, x.Exe, generation, h, true)
 			if err != nil {
 				return nil, err
 			}
-			return supervise.Child(supervise.Server, p, x.exe), nil
+			return supervise.Child(supervise.Server, p, x.Exe), nil
 		},
-		adopt: func(pid int, startTime uint64) (process, error) {
-			return adoptServer(root, exe, pid, startTime)
+		adopt: func(pid int, startTime uint64, known bool) (process, error) {
+			return adoptServer(root, exe, pid, startTime, known)
 		},
 		holder: func() int {
 			owner, held, err := lockfile.Holder(root.ServerLock())
@@ -451,6 +452,8 @@ func liveEnv(flags config.Overrides, root runroot.Root, exe *proc.Executable, lo
 			}
 		},
 		rotate: log.Rotate,
+		try:    program.Try,
+		open:   program.Open,
 		copHolder: func() (int, bool) {
 			owner, held, err := lockfile.Holder(root.CopLock())
 			if err != nil {
@@ -479,24 +482,25 @@ func liveEnv(flags config.Overrides, root runroot.Root, exe *proc.Executable, lo
 }
 
 // adoptServer makes sure that whoever dialled in as a server is one of ours: the holder of
-// server.lock, or a process that runs the executable we run.
-func adoptServer(root runroot.Root, exe *proc.Executable, pid int, startTime uint64) (process, error) {
+// server.lock, a process that runs the executable we run, or (known) one that is named in shared
+// memory.
+func adoptServer(root runroot.Root, exe *proc.Executable, pid int, startTime uint64, known bool) (process, error) {
 	p, err := proc.Adopt(pid, startTime)
 	if err != nil {
 		return nil, err
 	}
 	file, err := p.Exe()
-	known := supervise.Identity{PID: pid, StartTime: p.Identity().StartTime}
+	id := supervise.Identity{PID: pid, StartTime: p.Identity().StartTime}
 	if err == nil {
-		known.Exe = supervise.ExeText(file)
+		id.Exe = supervise.ExeText(file)
 	}
 	owner, held, _ := lockfile.Holder(root.ServerLock())
 	holder := held && owner.FromKernel && owner.PID == pid
-	if !holder && err == nil && file != exe.ID() {
+	if !known && !holder && err == nil && file != exe.ID() {
 		p.Release()
 		return nil, fmt.Errorf("pid %d neither holds %s nor runs trafficd", pid, root.ServerLock())
 	}
 	return &supervise.Peer{
-		Process: p, Role: supervise.Server, Known: known, Vouched: true,
+		Process: p, Role: supervise.Server, Known: id, Vouched: true,
 	}, nil
 }

@@ -51,7 +51,7 @@ func (m *manager) spawn(now time.Time) {
 	}
 	id := p.Target().Known
 	bank.Enter(id.PID, id.StartTime)
-	u := &unit{p: p, child: true, generation: m.last, started: now, exe: x.id, cold: !m.active.serves()}
+	u := &unit{p: p, child: true, generation: m.last, started: now, exe: x.ID, cold: !m.active.serves()}
 	u.enter(supervise.Started, now)
 	m.next = u
 	if planned {
@@ -99,6 +99,7 @@ func (m *manager) becameReady(u *unit) {
 	}
 	m.lastExit = ""
 	m.about(m.log.Info(), u).Bool("took_over", u.took).Msg("server ready")
+	m.tried(u)
 	if u.line != nil && u.cfg != m.cfg {
 		m.publish(u)
 	}
@@ -278,6 +279,7 @@ func (m *manager) died(u *unit) {
 	e.Msg("server died")
 	m.bury(u, unasked)
 	m.recordDeath(d)
+	m.failedTrial(u, d)
 	switch {
 	case u == m.active || u.overtaken:
 		m.lost(u, d)

@@ -23,6 +23,7 @@ func (m *manager) status() control.Status {
 			Generation: m.cfg.Generation, File: m.cfg.File, Published: m.published, NeedsRestart: m.needsRestart(),
 		},
 	}
+	s.Custody, s.Upgrade = m.custodyStatus(), m.lastUpgrade
 	if m.cop.p == nil {
 		s.Cop.State, s.Cop.PID = supervise.Stopped.String(), 0
 	}
@@ -86,6 +87,9 @@ func (m *manager) unitStatus(u *unit, now time.Time) control.Process {
 	if u.parked {
 		p.State = supervise.Draining.String()
 	}
+	if u == m.next && u.stands() {
+		p.State = supervise.Standby.String()
+	}
 	started := u.started
 	if r := m.serverRecord(); r.PID.Load() == uint64(p.PID) {
 		started = time.Unix(0, int64(r.Started.Load()))
@@ -107,6 +111,23 @@ func (m *manager) traffic() control.Traffic {
 		t.HitRatio = float64(t.Hits) / float64(n)
 	}
 	return t
+}
+
+// custodyStatus says what would become of the connections if the server died now.
+func (m *manager) custodyStatus() string {
+	switch a, n := m.active, m.next; {
+	case !m.estate.custody():
+		return "off"
+	case a == nil:
+		return "on, no server"
+	case a.line != nil && a.journal == 0:
+		return "lost: the server has none, its log says why"
+	case n == nil || !n.stands():
+		return "on, no standby yet"
+	case n.journal != a.journal:
+		return "lost: the standby has another journal"
+	}
+	return "on"
 }
 
 // alarms are what an operator must see to.

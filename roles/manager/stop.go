@@ -21,6 +21,8 @@ func (m *manager) signal(sig os.Signal) {
 		m.reload(func(reloaded) {})
 	case syscall.SIGUSR1:
 		m.reopen()
+	case syscall.SIGUSR2:
+		m.upgradeByItself()
 	}
 }
 

@@ -140,7 +140,7 @@ func (m *manager) unfit(n *unit) string {
 		return "standby hangs"
 	case m.planned.IsZero() && m.active != nil && m.active.journal != 0 && n.journal != 0 && n.journal != m.active.journal:
 		return "standby is of another journal"
-	case x.id != "" && n.exe != "" && n.exe != x.id:
+	case x.ID != "" && n.exe != "" && n.exe != x.ID:
 		return "standby runs another executable"
 	}
 	return ""

@@ -21,6 +21,7 @@ import (
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/link"
+	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/supervise"
 )
 
@@ -124,7 +125,7 @@ func (w *world) env() env {
 	}
 	return env{
 		now: time.Now,
-		start: func(x *program, generation uint64, h *heritage.Set) (p process, err error) {
+		start: func(x *program.Program, generation uint64, h *heritage.Set) (p process, err error) {
 			locked(func() {
 				s := w.process()
 				s.generation, s.inherited, s.program = generation, h.Names(), x
@@ -133,7 +134,7 @@ func (w *world) env() env {
 			})
 			return p, nil
 		},
-		adopt: func(pid int, _ uint64) (p process, err error) {
+		adopt: func(pid int, _ uint64, _ bool) (p process, err error) {
 			locked(func() {
 				s := w.process()
 				s.pid, s.adopted = pid, true
@@ -151,6 +152,10 @@ func (w *world) env() env {
 		record: func(d supervise.Death) { locked(func() { w.deaths = append(w.deaths, d) }) },
 		save:   func(c *config.Config) error { locked(func() { w.saved = append(w.saved, c) }); return nil },
 		tune:   func(*config.Config) {},
+		open:   func(path, id string) (*program.Program, error) { return &program.Program{Path: path, ID: id}, nil },
+		try: func(_ context.Context, path string) (*program.Program, error) {
+			return &program.Program{Path: path, ID: "new"}, nil
+		},
 		rotate: func() error { return nil },
 		copHolder: func() (pid int, held bool) {
 			locked(func() { pid, held = w.cop, w.cop != 0 })
@@ -254,7 +259,7 @@ type fakeProcess struct {
 	pid        int
 	generation uint64
 	inherited  []string
-	program    *program
+	program    *program.Program
 	adopted    bool
 	journal    uint64 // 0: it has no custody
 	took       bool
@@ -305,9 +310,17 @@ func (p *fakeProcess) die(s supervise.Status) {
 // killed is how a process ends that somebody killed.
 var killed = supervise.Status{Known: true, Signal: syscall.SIGKILL}
 
+// exe is what the process runs, as its program says.
+func (p *fakeProcess) exe() string {
+	if p.program == nil {
+		return ""
+	}
+	return p.program.ID
+}
+
 func (p *fakeProcess) Target() supervise.Target {
 	return supervise.Target{
-		Role: supervise.Server, Known: supervise.Identity{PID: p.pid}, Child: !p.adopted,
+		Role: supervise.Server, Known: supervise.Identity{PID: p.pid, Exe: p.exe()}, Child: !p.adopted,
 		Terminate: func(ctx context.Context, e supervise.Escalation) error {
 			if e.Grace > 0 && !p.deaf.Load() {
 				p.die(supervise.Status{Known: true})

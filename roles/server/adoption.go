@@ -4,7 +4,9 @@ import (
 	"errors"
 	"time"
 
+	"trafficd/proc"
 	"trafficd/queue"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/custody"
@@ -25,18 +27,19 @@ import (
 // It may be killed anywhere: nothing in the journal changes before a connection is
 // touched, and what has been received is in this process's own keeper. Owned by the goroutine that takes over.
 type adoption struct {
-	k       *keeping
-	workers []*worker
-	slots   map[uint64]*leftover
-	order   []*leftover
-	joined  map[uint64]*leftover // cookies of origins' connections in tunnels
-	fetches map[custody.Name]*transaction.Resumed
-	leaders map[uint64]*transaction.Resumed
-	starts  [][]func() // by loop
-	gaps    []int      // accepted, and nothing more
-	results []result
-	lost    int
-	idle    int
+	k        *keeping
+	workers  []*worker
+	slots    map[uint64]*leftover
+	order    []*leftover
+	joined   map[uint64]*leftover // cookies of origins' connections in tunnels
+	fetches  map[custody.Name]*transaction.Resumed
+	leaders  map[uint64]*transaction.Resumed
+	starts   [][]func()                        // by loop
+	gaps     []int                             // accepted, and nothing more
+	accused  []uint64                          // by loop: whose request the dead server was at
+	held     map[*transaction.Resumed]*suspect // by the fetch that it leads; nil for one that leads none
+	suspects []*suspect
+	told     crash.Adoption
 }
 
 // A leftover is a connection in the journal.
@@ -50,19 +53,11 @@ type leftover struct {
 	progress queue.Progress
 }
 
-// A result is what became of one connection.
-type result struct {
-	kind uint32
-	peer string
-	fate session.Fate
-	lost string // why; empty: it goes on
-}
-
 func newAdoption(k *keeping) *adoption {
 	return &adoption{
 		k: k, workers: k.server.workers, slots: map[uint64]*leftover{}, joined: map[uint64]*leftover{},
 		fetches: map[custody.Name]*transaction.Resumed{}, leaders: map[uint64]*transaction.Resumed{},
-		starts: make([][]func(), len(k.server.workers)),
+		starts: make([][]func(), len(k.server.workers)), held: map[*transaction.Resumed]*suspect{},
 	}
 }
 
@@ -73,6 +68,7 @@ func (a *adoption) read() error {
 	named := make([][]buffer.Ref, len(a.workers))
 	for i, w := range a.workers {
 		w.env.Book.Ledger = a.k.journal.Ledger(i)
+		a.accused = append(a.accused, w.env.Book.Accused())
 		for s := range w.env.Book.Ledger.All() {
 			tag, _ := custody.Split(s.Word())
 			l := &leftover{loop: i, slot: s, cookie: s.Cookie(), tag: tag, fd: -1}
@@ -103,6 +99,18 @@ func (a *adoption) read() error {
 		}
 	}
 	return nil
+}
+
+// forsake gives up everything that is in the journal.
+func (a *adoption) forsake() {
+	for _, l := range a.order {
+		a.book(l.loop).Ledger.Close(l.slot)
+		a.tell(l, crash.Connection{Kind: crash.Client, State: crash.Nowhere, Outcome: crash.Lost, Why: "the journal cannot be trusted"})
+	}
+	a.order = nil
+	clear(a.slots)
+	clear(a.joined)
+	clear(a.fetches)
 }
 
 // pages tells what the record of a connection names.
@@ -173,9 +181,16 @@ func (a *adoption) goOn() {
 		case l.tag != custody.Nothing || a.joined[l.cookie] != nil:
 		case l.slot.Kind() == custody.Client:
 			idle = append(idle, l)
+			a.tell(l, crash.Connection{Kind: crash.Client, Peer: sock.Peer(l.fd).String(), State: crash.Idle, Outcome: crash.Resumed})
 		default:
 			a.drop(l) // an idle connection to an origin
 		}
+	}
+	for range a.gaps {
+		a.told.Add(crash.Connection{Kind: crash.Client, State: crash.AcceptGap, Outcome: crash.Resumed})
+	}
+	if a.k.before.PID != 0 && !a.k.before.Asked {
+		a.workers[0].row.Inc(stats.CrashesMasked)
 	}
 	thaw()
 	for i, w := range a.workers {
@@ -186,6 +201,9 @@ func (a *adoption) goOn() {
 				queue.Killpoint(custody.StepAdopted)
 			}
 		})
+	}
+	for _, who := range a.suspects {
+		go who.judge()
 	}
 	a.goOnIdle(idle)
 	for i, fd := range a.gaps {
@@ -220,7 +238,6 @@ func (a *adoption) goOnIdle(ls []*leftover) {
 	for loop := range chunks {
 		flush(loop)
 	}
-	a.idle = len(ls)
 }
 
 // resumeFetches makes the fetches and finds out who leads them.
@@ -271,8 +288,9 @@ func (a *adoption) resumeSessions() {
 			lead = nil
 		}
 		w := a.workers[l.loop]
+		w.host.Book.Work(l.cookie)
 		r, err := w.host.Resume(session.Left{
-			FD: l.fd, Peer: sock.Peer(l.fd), Slot: l.slot, Progress: l.progress, Lead: lead,
+			FD: l.fd, Peer: sock.Peer(l.fd), Slot: l.slot, Progress: l.progress, Lead: lead, Blame: a.blame(l),
 			Fetch: func(n custody.Name) *transaction.Resumed { return a.fetches[n] },
 		})
 		if err != nil {
@@ -281,6 +299,10 @@ func (a *adoption) resumeSessions() {
 		}
 		w.row.Inc(stats.ClientConnectionsCurrent)
 		a.note(l, r.Fate)
+		if who := a.suspect(l, r); who != nil {
+			a.held[a.leaders[l.cookie]] = who
+			continue
+		}
 		a.starts[l.loop] = append(a.starts[l.loop], r.Start)
 	}
 }
@@ -304,6 +326,10 @@ func (a *adoption) resumeExchanges() {
 			continue
 		}
 		a.workers[l.loop].row.Inc(stats.OriginConnectionsCurrent)
+		if who := a.held[f]; who != nil {
+			who.starts = append(who.starts, c.Start)
+			continue
+		}
 		a.starts[l.loop] = append(a.starts[l.loop], c.Start)
 	}
 }
@@ -329,8 +355,7 @@ func (a *adoption) resumeTunnels() {
 			tunnel.End{FD: l.fd, Slot: l.slot, Rx: l.progress.Consumed, Tx: l.progress.Written},
 			tunnel.End{FD: o.fd, Slot: o.slot, Rx: o.progress.Consumed, Tx: o.progress.Written}, sock.Peer(l.fd))
 		if !ok {
-			a.results = append(a.results, result{kind: custody.Client, lost: "its two connections do not fit its record"})
-			a.lost++
+			a.tell(l, crash.Connection{Kind: crash.Tunnel, State: crash.Tunnelling, Outcome: crash.Lost, Why: "its two connections do not fit its record"})
 			continue
 		}
 		w.row.Inc(stats.ClientConnectionsCurrent)
@@ -348,18 +373,53 @@ func (a *adoption) settle() {
 
 // note enters a connection that goes on.
 func (a *adoption) note(l *leftover, fate session.Fate) {
-	a.results = append(a.results, result{kind: l.slot.Kind(), peer: sock.Peer(l.fd).String(), fate: fate})
+	kind := crash.Client
+	if fate.State == crash.Tunnelling {
+		kind = crash.Tunnel
+	}
+	a.tell(l, crash.Connection{
+		Kind: kind, Peer: sock.Peer(l.fd).String(), Request: fate.Request, State: fate.State, Outcome: crash.Resumed,
+		ResponseByte: int64(fate.Sent), RequestByte: int64(fate.Taken),
+	})
 }
 
 // lose gives a connection up that should have gone on.
 func (a *adoption) lose(l *leftover, why string) {
-	r := result{kind: l.slot.Kind(), lost: why}
-	if l.fd >= 0 {
-		r.peer = sock.Peer(l.fd).String()
+	c := crash.Connection{Kind: crash.Client, State: crash.Nowhere, Outcome: crash.Lost, Why: why}
+	if l.slot.Kind() == custody.Origin {
+		c.Kind = crash.Origin
 	}
-	a.results = append(a.results, r)
-	a.lost++
+	if l.fd >= 0 {
+		c.Peer = sock.Peer(l.fd).String()
+	}
+	a.tell(l, c)
 	a.drop(l)
+}
+
+// tell enters what became of a connection in the crash record, and counts it. The loops stand still.
+func (a *adoption) tell(l *leftover, c crash.Connection) {
+	a.told.Add(c)
+	lost := c.Outcome == crash.Lost
+	if lost {
+		a.k.server.log.Error().Str("kind", string(c.Kind)).Str("peer", c.Peer).Str("reason", c.Why).Msg("connection lost")
+	}
+	if c.Kind == crash.Origin {
+		return
+	}
+	row := a.workers[l.loop].row
+	inProgress := l.tag != custody.Nothing && c.State != crash.Idle && c.State != crash.Closing
+	switch {
+	case lost && inProgress:
+		row.Inc(stats.RequestsLost)
+		row.Inc(stats.ConnectionsLost)
+	case lost:
+		row.Inc(stats.ConnectionsLost)
+	case inProgress:
+		row.Inc(stats.RequestsResumed)
+		row.Inc(stats.ConnectionsAdopted)
+	default:
+		row.Inc(stats.ConnectionsAdopted)
+	}
 }
 
 // drop closes a connection, and gives back what its record names.
@@ -377,23 +437,51 @@ func (a *adoption) drop(l *leftover) {
 	l.done = true
 }
 
-// report says what has become of the connections.
-func (a *adoption) report(took time.Duration) {
+// stateKeys name the states in the log.
+var stateKeys = map[crash.State]string{
+	crash.Idle: "idle", crash.AcceptGap: "accepted", crash.PartialHead: "head", crash.Upload: "upload",
+	crash.Waiting: "waiting", crash.PartlyAnswered: "reply", crash.Answered: "answered", crash.Tunnelling: "tunnel",
+	crash.Closing: "closing",
+}
+
+// report says what has become of the connections: in the log, and in the crash record.
+func (a *adoption) report(began time.Time) {
 	s := a.k.server
-	if len(a.order) == 0 && len(a.gaps) == 0 {
+	if a.k.before.PID == 0 {
 		return
 	}
-	counts := map[string]int{}
-	for _, r := range a.results {
-		if r.lost == "" {
-			counts[r.fate.State]++
-			continue
+	took := time.Since(began)
+	e := s.log.Info().Dur("took", took).Int("lost", a.told.Total(crash.Lost))
+	for state, key := range stateKeys {
+		if n := a.resumed(state); n > 0 {
+			e = e.Int(key, n)
 		}
-		s.log.Error().Str("peer", r.peer).Str("reason", r.lost).Msg("connection lost")
-	}
-	e := s.log.Info().Dur("took", took).Int("idle", a.idle).Int("accepted", len(a.gaps)).Int("lost", a.lost)
-	for state, n := range counts {
-		e = e.Int(state, n)
 	}
 	e.Msg("connections adopted")
+	self := proc.Self()
+	a.told.When = began
+	a.told.Dead = crash.Process{Role: "server", PID: a.k.before.PID, StartTime: a.k.before.StartTime, Generation: a.k.before.Generation}
+	a.told.Successor = crash.Process{Role: "server", PID: self.PID, StartTime: self.StartTime, Generation: s.generation}
+	a.told.TookMS = crash.Milliseconds(took)
+	go func() {
+		if err := (&crash.Store{Dir: s.root.Crashes(), Log: s.root.LogFile()}).WriteAdoption(a.told); err != nil {
+			s.log.Error().Err(err).Msg("crash record incomplete")
+		}
+	}()
+}
+
+// resumed counts the connections in a state that go on.
+func (a *adoption) resumed(state crash.State) int {
+	n := 0
+	for _, c := range a.told.Connections {
+		if c.State == state && c.Outcome == crash.Resumed {
+			n++
+		}
+	}
+	for _, c := range a.told.Rest {
+		if c.State == state && c.Outcome == crash.Resumed {
+			n += c.N
+		}
+	}
+	return n
 }

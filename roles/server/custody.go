@@ -26,10 +26,19 @@ type keeping struct {
 	in      int // what a keeper sends goes in here
 	out     int // and comes out here
 	lock    *lockfile.Lock
+	before  predecessor
 
 	mu     sync.Mutex
 	keeper *queue.Keeper // nil: none, or given up
 	ended  bool          // release or park was called
+}
+
+// predecessor is the server before this one, as the role record has it; zeros: there was none.
+type predecessor struct {
+	PID        int
+	StartTime  uint64
+	Generation uint64
+	Asked      bool // its end was planned
 }
 
 // pages is the shape of each loop's arena without custody. Pages cost address space until
@@ -138,14 +147,15 @@ func (s *Server) takeOver(lock *lockfile.Lock) error {
 	}
 	a := newAdoption(k)
 	if err := a.read(); err != nil {
-		return err
+		s.log.Error().Err(err).Msg("the journal cannot be trusted: its connections are lost")
+		a.forsake()
 	}
 	if err := a.receive(); err != nil {
 		s.log.Error().Err(err).Msg("custody")
 	}
 	a.goOn()
 	k.journal.MarkReceived()
-	a.report(time.Since(began))
+	a.report(began)
 	return nil
 }
 

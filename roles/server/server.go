@@ -49,7 +49,8 @@ type Server struct {
 	region   *stats.Region
 	bank     stats.Bank
 	role     *stats.Role
-	store    *cache.Store // nil: nothing is cached
+	memory   []byte       // the cache's mapping; nil: there is none
+	store    *cache.Store // in memory, from begin on; nil: nothing is cached
 	flights  *transaction.Flights
 	resolver *resolve.Resolver
 	fifo     *queue.FIFO // nil: there is none
@@ -229,7 +230,7 @@ func (s *Server) build(c *config.Config) error {
 	}
 	s.threads = min(s.threads, stats.MaxLoops)
 	tuneRuntime(s.threads)
-	if err := s.openCache(c); err != nil {
+	if err := s.mapCache(c); err != nil {
 		return err
 	}
 	s.flights = transaction.NewFlights()
@@ -272,8 +273,9 @@ func tuneRuntime(threads int) {
 	debug.SetGCPercent(400)
 }
 
-// openCache maps the store; whatever an earlier server left in it is there.
-func (s *Server) openCache(c *config.Config) error {
+// mapCache maps the store and leaves it alone: it is another server's as long as this one
+// stands by.
+func (s *Server) mapCache(c *config.Config) error {
 	fd, ok := s.heritage.Get(heritage.Cache)
 	if !ok || c.Cache.Size == 0 {
 		return nil
@@ -289,8 +291,23 @@ func (s *Server) openCache(c *config.Config) error {
 	if err := keepFromKeeper(mem); err != nil {
 		return fmt.Errorf("keep the cache from the keeper: %w", err)
 	}
-	s.store, err = cache.Open(mem, cache.Options{MaxObject: c.Cache.MaxObject(), Hold: true, Standby: true})
-	return err
+	s.memory = mem
+	return nil
+}
+
+// openCache makes the mapped store this server's; whatever an earlier one left in it is there,
+// and that one writes to it no more. The loops run, and serve nobody yet.
+func (s *Server) openCache() error {
+	if s.memory == nil {
+		return nil
+	}
+	store, err := cache.Open(s.memory, cache.Options{MaxObject: s.config.Load().Cache.MaxObject(), Hold: true})
+	if err != nil {
+		return err
+	}
+	s.store = store
+	s.each(func(w *worker) { w.env.Store, w.env.Cache = store, store.Arena() })
+	return nil
 }
 
 // each runs f for every worker on its loop and waits.
@@ -321,19 +338,21 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	s.mu.Lock()
 	s.lock = lock
 	s.mu.Unlock()
-	if s.store != nil {
-		s.store.Claim()
+	if err := s.openCache(); err != nil {
+		return err
 	}
-	pid, start := int(s.role.PID.Load()), s.role.StartTime.Load()
+	before := predecessor{int(s.role.PID.Load()), s.role.StartTime.Load(), s.role.Generation.Load(),
+		s.role.State.Load() == uint64(stats.Draining)}
 	self := proc.Self()
 	s.role.Enter(self.PID, self.StartTime, s.generation)
 	if s.custody != nil {
 		s.say(stats.Starting)
+		s.custody.before = before
 		if err := s.takeOver(lock); err != nil {
 			return fmt.Errorf("take over: %w", err)
 		}
 	}
-	s.succeed(pid, start)
+	s.succeed(before)
 	if err := s.listenHeartbeats(); err != nil {
 		return err
 	}
@@ -374,7 +393,7 @@ func (s *Server) accept() (queued int, err error) {
 
 // succeed lets the cache use again what the server before this one may still be
 // reading, as soon as that one is gone.
-func (s *Server) succeed(pid int, startTime uint64) {
+func (s *Server) succeed(p predecessor) {
 	if s.store == nil {
 		return
 	}
@@ -384,8 +403,8 @@ func (s *Server) succeed(pid int, startTime uint64) {
 		return
 	}
 	go func() {
-		if pid != 0 {
-			if before, err := proc.Adopt(pid, startTime); err == nil {
+		if p.PID != 0 {
+			if before, err := proc.Adopt(p.PID, p.StartTime); err == nil {
 				<-before.Done()
 			}
 		}

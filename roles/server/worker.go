@@ -50,7 +50,7 @@ func (s *Server) newWorker(i int, loop *eventloop.Loop) (*worker, error) {
 	w := &worker{server: s, index: i, loop: loop, row: s.bank.Row(i)}
 	var book *custody.Book // its ledger comes with the take-over
 	if s.custody != nil {
-		book = &custody.Book{Loop: i, Arena: arena}
+		book = custody.NewBook(s.custody.journal, i, arena)
 	}
 	w.env = &transaction.Env{
 		Loop:     loop,
@@ -63,6 +63,7 @@ func (s *Server) newWorker(i int, loop *eventloop.Loop) (*worker, error) {
 		Book:     book,
 
 		Generation: s.generation,
+		Hook:       s.hook(),
 	}
 	if s.store != nil {
 		w.env.Cache = s.store.Arena()

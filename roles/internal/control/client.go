@@ -102,6 +102,12 @@ func (c *Client) Stop(ctx context.Context, s Stop) error {
 	return c.do(ctx, http.MethodPost, PathStop, s, nil)
 }
 
+// Upgrade begins an upgrade. An error says that nothing has happened.
+func (c *Client) Upgrade(ctx context.Context, u Upgrade) (*UpgradeReport, error) {
+	var r UpgradeReport
+	return &r, c.do(ctx, http.MethodPost, PathUpgrade, u, &r)
+}
+
 // ReopenLog has every process reopen its log.
 func (c *Client) ReopenLog(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, PathLogReopen, nil, nil)

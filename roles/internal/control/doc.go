@@ -10,6 +10,7 @@
 //	POST /v1/drain            Drain → {}
 //	POST /v1/stop             Stop → {}, when it is under way
 //	POST /v1/log/reopen       {}
+//	POST /v1/upgrade          Upgrade → UpgradeReport, when it is under way; its end is in Status
 //	GET  /synthetic.txt       the heartbeat page
 //
 // # Rules

@@ -5,6 +5,7 @@ import (
 
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/exitcode"
+	"trafficd/roles/internal/program"
 )
 
 // Paths of version 1.
@@ -18,6 +19,7 @@ const (
 	PathDrain        = "/v1/drain"
 	PathStop         = "/v1/stop"
 	PathLogReopen    = "/v1/log/reopen"
+	PathUpgrade      = "/v1/upgrade"
 )
 
 // Status is an instance at one instant.
@@ -29,19 +31,21 @@ type Status struct {
 	Manager Process `json:"manager"`
 	Server  Process `json:"server"` // the one that serves; while there is none, the one that starts
 
-	OldServers []Process  `json:"old_servers"` // replaced, and finishing what they began
-	NextServer *Process   `json:"next_server,omitempty"`
-	Traffic    Traffic    `json:"traffic"`
-	Queue      Queue      `json:"queue"`
-	Listeners  []Listener `json:"listeners"`
-	Autoconf   string     `json:"autoconf"` // address, or "off"
-	Config     Config     `json:"config"`
-	Alarms     []string   `json:"alarms"` // what an operator must see to
+	OldServers []Process      `json:"old_servers"` // replaced, and finishing what they began
+	NextServer *Process       `json:"next_server,omitempty"`
+	Custody    string         `json:"custody"`           // what becomes of connections when the server dies
+	Upgrade    *UpgradeReport `json:"upgrade,omitempty"` // the last one
+	Traffic    Traffic        `json:"traffic"`
+	Queue      Queue          `json:"queue"`
+	Listeners  []Listener     `json:"listeners"`
+	Autoconf   string         `json:"autoconf"` // address, or "off"
+	Config     Config         `json:"config"`
+	Alarms     []string       `json:"alarms"` // what an operator must see to
 }
 
 // Process is one process of a Status.
 type Process struct {
-	State         string    `json:"state"` // starting, ready, draining, stopped
+	State         string    `json:"state"` // starting, standby, ready, draining, stopped
 	PID           int       `json:"pid"`   // 0: none
 	Generation    uint64    `json:"generation"`
 	Started       time.Time `json:"started,omitzero"`
@@ -132,6 +136,14 @@ type Restarted struct {
 	OldPID        int    `json:"old_pid,omitempty"` // of the server that is gone for it; 0: it finishes what it began
 	OldGeneration uint64 `json:"old_generation,omitempty"`
 }
+
+// Upgrade asks for another executable.
+type Upgrade struct {
+	Binary string `json:"binary"` // path; "": the one the instance was started from, as it is on disk now
+}
+
+// UpgradeReport is an upgrade as far as it has come. It stands until the next one begins.
+type UpgradeReport = program.Report
 
 // Drain asks the server to take leave of its clients, or to take that back.
 type Drain struct {

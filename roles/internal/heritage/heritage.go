@@ -246,6 +246,30 @@ func (s *Set) Export(first int) (files []*os.File, env string, err error) {
 	return files, EnvVar + "=" + format(list), nil
 }
 
+// Stay prepares passing the Set to another program in this process (execve(2)): the descriptors stay
+// what they are, and env tells their numbers. Withdraw takes that back.
+func (s *Set) Stay() (env string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []item
+	for _, name := range s.namesLocked() {
+		if _, err := unix.FcntlInt(uintptr(s.fds[name]), unix.F_SETFD, 0); err != nil {
+			return "", fmt.Errorf("heritage: pass on %s: %w", name, err)
+		}
+		list = append(list, item{name, s.fds[name]})
+	}
+	return EnvVar + "=" + format(list), nil
+}
+
+// Withdraw undoes Stay.
+func (s *Set) Withdraw() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, fd := range s.fds {
+		unix.CloseOnExec(fd)
+	}
+}
+
 // CloseFiles closes the files of an Export.
 func CloseFiles(files []*os.File) {
 	for _, f := range files {

@@ -10,6 +10,7 @@
 //	server.sock                         the active server: heartbeat
 //	trafficd.log                        when the instance is daemonised
 //	last-good.yaml                      the configuration that was last published
+//	crashes/                            how processes died (package crash, which makes it)
 //
 // Its life is longer than any process's: nothing here removes it.
 //
@@ -170,5 +171,8 @@ func (r Root) LogFile() string { return r.file("trafficd.log") }
 
 // LastGood is the configuration that was last published (config.SaveLastGood).
 func (r Root) LastGood() string { return r.file("last-good.yaml") }
+
+// Crashes is the directory of the crash records.
+func (r Root) Crashes() string { return r.file("crashes") }
 
 func (r Root) file(name string) string { return filepath.Join(r.dir, name) }

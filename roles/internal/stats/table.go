@@ -77,6 +77,11 @@ const (
 	Reloads
 	ReloadsRefused
 	ControlRequests
+	CrashesMasked
+	RequestsResumed
+	RequestsLost
+	ConnectionsAdopted
+	ConnectionsLost
 	numMetrics
 )
 
@@ -150,6 +155,11 @@ var table = [numMetrics]Desc{
 	Reloads:                  {Family: "config_reloads_total", Label: "result", Value: "published", Help: "Configuration reloads, by verdict."},
 	ReloadsRefused:           {Family: "config_reloads_total", Label: "result", Value: "refused"},
 	ControlRequests:          {Family: "control_requests_total", Help: "Requests on the control socket."},
+	CrashesMasked:            {Family: "crashes_masked_total", Help: "Deaths of a server after which the next went on with its connections."},
+	RequestsResumed:          {Family: "requests_resumed_total", Help: "Requests and tunnels under way when their server died, and gone on with by the next."},
+	RequestsLost:             {Family: "requests_lost_total", Help: "Requests and tunnels that ended because their server died."},
+	ConnectionsAdopted:       {Family: "connections_adopted_total", Help: "Connections that a server took over from the one before it."},
+	ConnectionsLost:          {Family: "connections_lost_total", Help: "Connections that ended because their server died."},
 }
 
 // Describe returns the description of m.

@@ -33,8 +33,6 @@ type Options struct {
 	// by OpenID what its predecessor was sending. Only never used segments are
 	// written meanwhile.
 	Hold bool
-	// Standby leaves the store to the process that has it until Claim.
-	Standby bool
 }
 
 // A Store is a cache in one shared mapping. Its methods may be called from any
@@ -75,9 +73,7 @@ const shardCount = 64
 // is to see it. What an earlier process left is adopted in a time that grows with
 // the number of segments only; a mapping that is empty, of another size or of
 // another version is formatted. From now on every process that opened it earlier is
-// fenced: it may read what it has pinned, and stores nothing more. With
-// Options.Standby that is put off until Claim, and until then it is this process
-// that stores nothing.
+// fenced: it may read what it has pinned, and stores nothing more.
 //
 // If the predecessor may still run, or objects are to be opened again by OpenID, set Options.Hold.
 func Open(mem []byte, o Options) (*Store, error) {
@@ -94,9 +90,7 @@ func Open(mem []byte, o Options) (*Store, error) {
 		s.format(g)
 	}
 	s.attach(g)
-	if !o.Standby {
-		s.Claim()
-	}
+	s.adopt()
 	return s, nil
 }
 
@@ -199,10 +193,9 @@ func boundObject(want int64, g geometry) int64 {
 	return min(want, data/4, tableLimit)
 }
 
-// Claim fences the predecessors and seals the segments they allocated from, so
-// that nothing is ever written behind what a dead process left half done. Open does it,
-// but for Options.Standby.
-func (s *Store) Claim() {
+// adopt fences the predecessors and seals the segments they allocated from, so
+// that nothing is ever written behind what a dead process left half done.
+func (s *Store) adopt() {
 	s.epoch = s.super.epoch.Add(1)
 	for i := range s.segs {
 		h := &s.segs[i]

@@ -1,6 +1,8 @@
 package custody
 
 import (
+	"sync/atomic"
+
 	"golang.org/x/sys/unix"
 
 	"trafficd/queue"
@@ -38,7 +40,24 @@ type Book struct {
 	Loop   int // immutable
 	Arena  *buffer.Arena
 	Ledger *queue.Ledger // made when the journal is claimed
+	work   *atomic.Uint64
 }
+
+// NewBook makes a loop's part of a journal. Its ledger is made when the journal is claimed.
+func NewBook(j *queue.Journal, loop int, a *buffer.Arena) *Book {
+	return &Book{Loop: loop, Arena: a, work: j.Work(loop)}
+}
+
+// Work says for whose request the loop works from now on: the cookie of the client's connection.
+// If the loop dies of it, the successor knows whom to blame.
+func (b *Book) Work(cookie uint64) {
+	if b != nil {
+		b.work.Store(cookie)
+	}
+}
+
+// Accused returns what Work was told last, and forgets it.
+func (b *Book) Accused() uint64 { return b.work.Swap(0) }
 
 // Open gives a connection its slot: right after accept or connect. Without custody, or without a
 // slot to spare, it is nil, and the connection ends with this process.

@@ -37,6 +37,7 @@ const (
 	StepTunnel                           // tunnel: joined
 	StepFlow                             // tunnel: a page for one direction
 	StepMoved                            // tunnel: something was sent or received
+	StepBlame                            // adoption: a request is blamed for the death
 	StepAdopted                          // adoption: one more connection is restored
 	StepServing                          // adoption: all of them are
 	stepEnd

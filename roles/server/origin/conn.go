@@ -86,6 +86,9 @@ const maxInterim = 32
 // HandleEvent implements eventloop.Handler.
 func (c *Conn) HandleEvent(_ *eventloop.Watch, ev eventloop.Event) {
 	c.hangup = c.hangup || ev&eventloop.Hangup != 0
+	if c.x != nil {
+		c.pool.book.Work(c.x.Leader)
+	}
 	switch {
 	case c.state == connecting:
 		c.connected()

@@ -16,8 +16,9 @@ import (
 
 // A Handler is told how an exchange goes. All calls are made on the loop.
 type Handler interface {
-	// OriginInterim reports an interim response (1xx other than 101).
-	OriginInterim(r *http1.Response, head []byte)
+	// OriginInterim reports an interim response (1xx other than 101), the n-th of the exchange; after a
+	// death it may come once more.
+	OriginInterim(n int, r *http1.Response, head []byte)
 
 	// OriginHead reports the final response's head; r and head are valid only
 	// during the call. The body goes to the sink that is returned.
@@ -166,6 +167,8 @@ type Exchange struct {
 	// sending the request, kept with the connection for a successor.
 	Token   custody.Name
 	Attempt uint32
+	// Leader is the identity of the connection whose request this is.
+	Leader uint64
 	// BodyDone: the origin has the whole body of the request. Set before OriginEnd.
 	BodyDone bool
 

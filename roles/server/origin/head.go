@@ -31,7 +31,7 @@ func (c *Conn) processHead() bool {
 			return c.state == readingBody
 		}
 		x := c.x
-		x.Handler.OriginInterim(&c.resp, head)
+		x.Handler.OriginInterim(c.interims+1, &c.resp, head)
 		if c.x != x || x == nil {
 			return false
 		}

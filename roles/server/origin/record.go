@@ -11,11 +11,12 @@ import (
 // Numbers of streams are counted from the beginning of the connection, as queue.Progress
 // counts them.
 type record struct {
-	state   connState
-	framing http1.Framing
-	flags   recordFlag
-	attempt uint32
-	token   custody.Name // the handler's
+	state    connState
+	framing  http1.Framing
+	flags    recordFlag
+	interims uint16
+	attempt  uint32
+	token    custody.Name // the handler's
 
 	// The request: outLen bytes of page out, the first of them number outTx of our
 	// stream; with them taken bytes of the body have been taken.
@@ -60,7 +61,7 @@ func (c *Conn) note(step queue.Step) {
 	}
 	if c.entry.Kept() {
 		r := record{
-			state: c.state, framing: c.framing, attempt: c.x.Attempt, token: c.x.Token,
+			state: c.state, framing: c.framing, attempt: c.x.Attempt, interims: uint16(c.interims), token: c.x.Token,
 			out: c.out, outLen: uint32(c.outHi), outTx: c.outTx, taken: c.taken,
 			in: c.in, base: c.base, next: c.rx, at: c.at, left: c.left, chunks: c.chunks,
 		}

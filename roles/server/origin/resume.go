@@ -46,7 +46,7 @@ func (c *Conn) restore(r *record) error {
 		c.used = 1
 	}
 	c.taken, c.bodyDone, c.expecting = r.taken, r.has(flagBodyDone), r.has(flagExpecting)
-	c.resp.Close = r.has(flagClose)
+	c.resp.Close, c.interims = r.has(flagClose), int(r.interims)
 	if r.out != 0 {
 		if c.tx < r.outTx {
 			return fmt.Errorf("%d bytes were written where its request begins with number %d", c.tx, r.outTx)
@@ -83,6 +83,7 @@ func (c *Conn) Start() {
 	if x == nil {
 		return // cancelled meanwhile
 	}
+	c.pool.book.Work(x.Leader)
 	rec := c.entry.Load()
 	if c.state == readingBody {
 		direct := rec.direct(c.rx)

@@ -169,7 +169,7 @@ func (q *request) at(where string) {
 	}
 }
 
-func (q *request) OriginInterim(r *http1.Response, _ []byte) {
+func (q *request) OriginInterim(_ int, r *http1.Response, _ []byte) {
 	q.interims = append(q.interims, r.Status)
 	q.at("interim")
 }

@@ -12,12 +12,13 @@ import (
 // progress. Numbers of streams are counted from the beginning of the connection, as
 // queue.Progress counts them.
 type record struct {
-	state   recordState
-	framing bodyFraming
-	source  bodySource
-	flags   recordFlag
-	status  uint16 // of the reply
-	blamed  blame
+	state    recordState
+	framing  bodyFraming
+	source   bodySource
+	flags    recordFlag
+	status   uint16 // of the reply
+	interims uint16
+	blamed   blame
 
 	// The request. Its head begins at byte at of page in, whose first byte is number
 	// base of the client's stream; in holds inHi bytes once its body is received into page.
@@ -100,7 +101,7 @@ func (s *Session) note(step queue.Step) {
 // describe writes down a request in progress.
 func (w *work) describe(s *Session, r *record) {
 	r.state = recordAnswering
-	r.at = uint32(w.at)
+	r.at, r.interims = uint32(w.at), uint16(w.interims)
 	r.framing, r.left, r.chunks = w.framing, w.left, w.chunks
 	r.data, r.taken, r.dropped = uint32(w.data), w.taken, w.dropped
 	r.page, r.pageBase = w.page, w.pageBase

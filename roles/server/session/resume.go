@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"trafficd/queue"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/sock"
@@ -20,6 +21,8 @@ type Left struct {
 	Progress queue.Progress
 	// Fetch finds the fetch that a record names; nil: there is none any more.
 	Fetch func(custody.Name) *transaction.Resumed
+	// Blame is the generation that died while it worked on this connection's request; 0: it did not.
+	Blame uint64
 	// Lead is the fetch that sends this connection's request, if there is one.
 	Lead *transaction.Resumed
 }
@@ -32,11 +35,10 @@ type Resumed struct {
 
 // Fate is what was found of a connection.
 type Fate struct {
-	State   string // what it was doing
-	Request string // method and target, of a request in progress
-	Body    int64  // bytes of the reply's body that are sent
-	Sent    uint64 // bytes of the reply that are sent
-	Taken   uint64 // bytes of the request's body that were taken
+	State   crash.State // what it was doing
+	Request string      // method and target, of a request in progress
+	Sent    uint64      // bytes of the reply that are sent
+	Taken   uint64      // bytes of the request's body that were taken
 }
 
 // ResumeIdle makes the session of a connection on which nothing is in progress, and begins to
@@ -55,6 +57,10 @@ func (h *Host) ResumeIdle(fd int, peer netip.AddrPort, slot *queue.Slot) {
 // before the loop runs; Start then begins.
 func (h *Host) Resume(l Left) (*Resumed, error) {
 	entry, r := custody.Resume[record](h.Book, l.Slot)
+	if l.Blame != 0 {
+		r.blamed.add(l.Blame)
+		entry.Commit(h.Book, custody.Session, &r, custody.StepBlame) // before it can do it again
+	}
 	s := h.takeSession()
 	s.fd, s.peer, s.readable = l.FD, l.Peer, true
 	s.rx, s.tx, s.counted = l.Progress.Consumed, l.Progress.Written, true
@@ -79,7 +85,7 @@ func (h *Host) Resume(l Left) (*Resumed, error) {
 // restore takes over what the record says.
 func (s *Session) restore(r *record, l *Left, fate *Fate) error {
 	if r.state == recordLingering {
-		s.phase, fate.State = phaseLingering, "closing"
+		s.phase, fate.State = phaseLingering, crash.Closing
 		return nil
 	}
 	s.in, s.base, s.lo = r.in, r.base, int(r.at)
@@ -94,9 +100,9 @@ func (s *Session) restore(r *record, l *Left, fate *Fate) error {
 		return fmt.Errorf("bytes %d to %d of its page of %d", s.lo, s.hi, size)
 	}
 	if r.state == recordHead && l.Lead == nil {
-		s.phase, fate.State = phaseHead, "head"
+		s.phase, fate.State = phaseHead, crash.PartialHead
 		if s.lo == s.hi {
-			s.phase, fate.State = phaseIdle, "idle"
+			s.phase, fate.State = phaseIdle, crash.Idle
 		}
 		return nil
 	}
@@ -107,7 +113,7 @@ func (s *Session) restore(r *record, l *Left, fate *Fate) error {
 func (s *Session) restoreWork(r *record, l *Left, fate *Fate) error {
 	w := s.host.takeWork()
 	s.work = w
-	s.phase, fate.State = phaseAnswering, "waiting for the origin"
+	s.phase, fate.State = phaseAnswering, crash.Waiting
 	head, err := s.parseAgain(r)
 	if err != nil {
 		return err
@@ -123,7 +129,7 @@ func (s *Session) restoreWork(r *record, l *Left, fate *Fate) error {
 		return err
 	}
 	if w.framing != noBody && w.framing != endedBody {
-		fate.State = "upload"
+		fate.State = crash.Upload
 	}
 	fate.Taken = w.taken
 	if r.out != 0 {
@@ -161,7 +167,7 @@ func (s *Session) parseAgain(r *record) ([]byte, error) {
 
 func (s *Session) restoreBody(r *record) error {
 	w := s.work
-	w.at = int(r.at)
+	w.at, w.interims = int(r.at), int(r.interims)
 	w.framing, w.left, w.chunks = r.framing, r.left, r.chunks
 	w.data, w.taken, w.dropped = int(r.data), r.taken, r.dropped
 	w.page, w.pageBase = r.page, r.pageBase
@@ -182,7 +188,7 @@ func (s *Session) restoreBody(r *record) error {
 // restoreReply goes on with a reply, of which the kernel has so many bytes.
 func (s *Session) restoreReply(r *record, l *Left, head []byte, fate *Fate) error {
 	w := s.work
-	fate.State = "reply"
+	fate.State = crash.PartlyAnswered
 	fate.Sent = s.tx - r.outTx
 	w.off, w.end = r.from, r.end
 	w.chunked, w.lastSent, w.untilClose = r.has(flagChunked), r.has(flagLastSent), r.has(flagUntilClose)
@@ -199,7 +205,6 @@ func (s *Session) restoreReply(r *record, l *Left, head []byte, fate *Fate) erro
 		return fmt.Errorf("%d bytes more were sent than its reply has", rest-w.tail)
 	}
 	w.tail -= int(body - run)
-	fate.Body = w.off
 	var from *transaction.Resumed
 	if r.source == fetchSource {
 		if from = l.Fetch(r.fetch); from == nil {
@@ -210,11 +215,40 @@ func (s *Session) restoreReply(r *record, l *Left, head []byte, fate *Fate) erro
 		return fmt.Errorf("what it was being sent is no longer in the cache")
 	}
 	w.reply, w.rendered = w.txn.Reply(), true
+	if w.finished() {
+		fate.State = crash.Answered
+	}
 	return nil
 }
 
-// Started reports what was found of the connection.
-func (r *Resumed) String() string { return r.Fate.State }
+// Suspect returns the generations that died while they worked on the request, if that has happened
+// more than once.
+func (r *Resumed) Suspect() []uint64 {
+	if n := r.s.blamed.count(); n > 1 {
+		return r.s.blamed[:n]
+	}
+	return nil
+}
+
+// Acquit takes the blame off the request for deaths that were not its doing. It runs on the loop, before Start.
+func (r *Resumed) Acquit(generations []uint64) { r.s.blamed.remove(generations) }
+
+// Condemn fails the request, and nothing else, instead of going on with it: it runs on the loop in place of Start.
+func (r *Resumed) Condemn() {
+	s := r.s
+	if s.phase != phaseAnswering && s.phase != phaseHead || s.work != nil && s.work.rendered {
+		s.abort()
+		return
+	}
+	if s.work != nil {
+		s.work.txn.End()
+	}
+	s.refuse(&http1.Error{Status: 502, Reason: "the server died of this request, and did so again"})
+	s.run()
+	if s.phase != phaseClosed {
+		s.listen()
+	}
+}
 
 // Start goes on with the session. It runs on the loop.
 func (r *Resumed) Start() {
@@ -301,7 +335,7 @@ func (h *Host) ResumeTunnel(client, origin tunnel.End, peer netip.AddrPort) (*Re
 	}
 	s.tun = t
 	h.sessions.push(s)
-	return &Resumed{s: s, Fate: Fate{State: "tunnel"}}, true
+	return &Resumed{s: s, Fate: Fate{State: crash.Tunnelling}}, true
 }
 
 // StartTunnel moves the tunnel's bytes on. It runs on the loop.

@@ -100,6 +100,7 @@ func (s *Session) HandleEvent(_ *eventloop.Watch, ev eventloop.Event) {
 			return
 		}
 		if s.readable && s.work.framing != noBody {
+			s.host.Book.Work(s.entry.Cookie())
 			s.work.txn.BodyReady()
 		}
 	}
@@ -154,6 +155,7 @@ func (s *Session) run() {
 		return
 	}
 	s.running = true
+	s.host.Book.Work(s.entry.Cookie())
 	for s.step() || s.takeAgain() {
 	}
 	s.running = false

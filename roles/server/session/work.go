@@ -29,6 +29,7 @@ type work struct {
 	failed   bool   // the body can never be completed
 	expect   bool   // the client waits for 100 (Continue)
 	refused  bool   // the request was not understood
+	interims int    // of the origin's, passed on
 
 	// The reply.
 	reply    *transaction.Reply
@@ -63,7 +64,7 @@ const (
 func (w *work) reset() {
 	w.at, w.framing, w.left, w.chunks, w.data, w.taken, w.dropped = 0, noBody, 0, http1.Chunked{}, 0, 0, 0
 	w.page, w.pageLo, w.pageHi, w.pageBase = 0, 0, 0, 0
-	w.failed, w.expect, w.refused = false, false, false
+	w.failed, w.expect, w.refused, w.interims = false, false, false, 0
 	w.reply, w.rendered, w.close, w.cut = nil, false, false, false
 	w.out, w.outLo, w.outHi, w.outTx = 0, 0, 0, 0
 	w.off, w.end, w.tail = 0, 0, 0

@@ -263,11 +263,12 @@ func (s *Session) appendFraming(b []byte) []byte {
 
 // Interim implements transaction.Client (RFC 9110 §15.2): an HTTP/1.0 client
 // gets none, and neither does one whose final reply has begun.
-func (s *Session) Interim(status int, lines []byte) {
+func (s *Session) Interim(n, status int, lines []byte) {
 	w := s.work
-	if w.req.Minor == 0 || w.reply != nil {
+	if w.req.Minor == 0 || w.reply != nil || n <= w.interims {
 		return
 	}
+	w.interims = n
 	ref, ok := s.host.Arena.Get(len(lines) + 128)
 	if !ok {
 		return

@@ -388,11 +388,11 @@ func (f *fetch) Commit(n int) {
 
 // OriginInterim implements origin.Handler. 100 (Continue) is the exchange's
 // own affair; the others go to a client that asked alone.
-func (f *fetch) OriginInterim(r *http1.Response, head []byte) {
+func (f *fetch) OriginInterim(n int, r *http1.Response, head []byte) {
 	if r.Status == 100 || f.lead == nil {
 		return
 	}
-	f.lead.client.Interim(r.Status, f.env.appendLines(f.env.scratch[:0], r, head))
+	f.lead.client.Interim(n, r.Status, f.env.appendLines(f.env.scratch[:0], r, head))
 }
 
 // OriginProgress implements origin.Handler.

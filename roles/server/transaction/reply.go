@@ -17,8 +17,9 @@ type Client interface {
 	// Wake says that there is something to do: a reply has come, its body has
 	// grown, ended or failed, or a tunnel has opened.
 	Wake()
-	// Interim passes an interim response on; lines are its field lines.
-	Interim(status int, lines []byte)
+	// Interim passes an interim response on, the n-th of this request; lines are its field lines.
+	// One that was passed on already is not again.
+	Interim(n, status int, lines []byte)
 	// RequestBody is where the request's body comes from; nil without one.
 	RequestBody() origin.RequestBody
 }

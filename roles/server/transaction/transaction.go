@@ -50,6 +50,9 @@ type Env struct {
 	// Generation of this process, for the names of fetches.
 	Generation uint64
 
+	// Hook is called with every request; nil but in tests.
+	Hook func(*http1.Request, []byte)
+
 	serial  uint64 // of the last fetch
 	scratch []byte // for heads on their way into something else
 	block   []byte // for vary blocks likewise
@@ -162,6 +165,9 @@ func (t *Transaction) wake() { t.client.Wake() }
 
 // look decides how the request is answered.
 func (t *Transaction) look() {
+	if t.env.Hook != nil {
+		t.env.Hook(t.req, t.head)
+	}
 	if status, text := t.unacceptable(); status != 0 {
 		t.fail(status, text)
 		return

@@ -1,0 +1,63 @@
+package crash
+
+import (
+	"time"
+
+	"trafficd/roles/internal/supervise"
+)
+
+// Ledger is what a supervisor remembers between a death and its record: why the gate killed somebody, and whose place is
+// empty. It is owned by the supervisor's loop. What it returns is file I/O, to be run on another goroutine; nil: nothing
+// is to be done. The zero Ledger, and one whose store has no Dir, keeps no records.
+type Ledger struct {
+	store   Store
+	self    Process
+	reasons map[int]string     // of kills by the gate, by PID
+	vacant  map[string]vacancy // by role
+}
+
+type vacancy struct {
+	dead Process
+	when time.Time
+}
+
+// NewLedger makes the ledger of a supervisor.
+func NewLedger(store Store, self Process) Ledger {
+	return Ledger{store: store, self: self, reasons: map[int]string{}, vacant: map[string]vacancy{}}
+}
+
+// Judged takes in a decision of the gate.
+func (l *Ledger) Judged(d supervise.Decision) {
+	if l.store.Dir != "" && !d.Final && d.Err == nil && d.Cause != supervise.Requested {
+		l.reasons[d.PID] = d.Cause.String() + ": " + d.Reason
+	}
+}
+
+// Died takes in a death. vacant says that the place of the dead is empty now, so that its successor is to be noted.
+func (l *Ledger) Died(d Death, vacant bool) func() error {
+	if l.store.Dir == "" {
+		return nil
+	}
+	d.Witness = l.self
+	if d.Gate == "" {
+		d.Gate = l.reasons[d.Dead.PID]
+	}
+	delete(l.reasons, d.Dead.PID)
+	if vacant {
+		l.vacant[d.Dead.Role] = vacancy{d.Dead, d.When}
+	}
+	store := l.store
+	return func() error { return store.Bury(d) }
+}
+
+// Succeeded takes in that a process is ready in its role.
+func (l *Ledger) Succeeded(p Process, now time.Time) func() error {
+	v, ok := l.vacant[p.Role]
+	delete(l.vacant, p.Role)
+	if !ok || v.dead.PID == p.PID {
+		return nil
+	}
+	store := l.store
+	a := Adoption{When: v.when, Dead: v.dead, Successor: p, TookMS: Milliseconds(now.Sub(v.when))}
+	return func() error { return store.WriteSuccession(a) }
+}
