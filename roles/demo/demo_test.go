@@ -18,7 +18,7 @@ import (
 	"trafficd/proc"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/runroot"
-	"trafficd/roles/internal/witness"
+	"trafficd/internal/witness"
 )
 
 // playEnv has the test binary be a process of an instance: it takes the lock at
