@@ -192,7 +192,7 @@ func (c *campaign) report() string {
 }
 
 // states are what a connection can be found in at a random instant.
-var states = []string{"idle", "head", "waiting for the origin", "upload", "reply", "tunnel", "closing", "accepted"}
+var states = []string{"idle", "head", "waiting", "answered", "upload", "reply", "tunnel", "closing", "accepted"}
 
 // crowd is every kind of client, and more of those who open connections, whose moments are
 // the shortest.

@@ -106,6 +106,9 @@ func (p *Trafficd) Find(role Role) *Process {
 // Release lets go of the handle.
 func (p *Process) Release() { p.fd.Close() }
 
+// GoneWithin reports whether the process ends within the time.
+func (p *Process) GoneWithin(limit time.Duration) bool { return p.waitGone(limit) }
+
 // Strike sends SIGKILL to all of them at one instant and returns how many it reached.
 func (p *Trafficd) Strike(all ...*Process) int {
 	n := 0
