@@ -13,6 +13,7 @@ func TestSceneManagerDiesAndEverythingIsRestarted(t *testing.T) {
 	p := harness.Start(t, harness.NoListen(), harness.Config("listen: [{{addr}}]\nsupervision:\n  on_manager_death: restart\n"))
 	before := p.PIDs()
 	server := p.Process(harness.Server)
+	standby := p.Standby()
 	mark := p.Log.Mark()
 	p.Kill(harness.Manager)
 
@@ -23,10 +24,37 @@ func TestSceneManagerDiesAndEverythingIsRestarted(t *testing.T) {
 	fresh := p.WaitReplaced(harness.Server, before[harness.Server])
 	p.WaitReady()
 	p.ExpectSame(harness.Cop, before[harness.Cop])
+	// The server that follows is the standby; the one that is spawned stands by in its place.
+	if fresh != standby {
+		t.Errorf("server %d follows, want the standby %d", fresh, standby)
+	}
+	for i, want := range map[int]int{2: before[harness.Server], 3: manager, 4: p.Standby(standby)} {
+		if got := lines[i].Int("process_pid"); got != want {
+			t.Errorf("%s is about process %d, want %d: %s", lines[i].Message, got, want, lines[i].Raw)
+		}
+	}
+}
+
+// The same without custody, as the original had it: the server that is spawned is the one that
+// follows.
+func TestSceneManagerDiesWithoutCustody(t *testing.T) {
+	t.Parallel()
+	p := harness.Start(t, harness.Set("supervision.on_manager_death", "restart"), harness.Args("--custody=false"))
+	before := p.PIDs()
+	mark := p.Log.Mark()
+	p.Kill(harness.Manager)
+	lines := p.Log.Messages(t, mark,
+		"manager not running", "making sure server is dead", "safe_kill", "spawn_manager", "spawn_server")
+	manager := p.WaitReplaced(harness.Manager, before[harness.Manager])
+	fresh := p.WaitReplaced(harness.Server, before[harness.Server])
+	p.WaitReady()
 	for i, want := range map[int]int{2: before[harness.Server], 3: manager, 4: fresh} {
 		if got := lines[i].Int("process_pid"); got != want {
 			t.Errorf("%s is about process %d, want %d: %s", lines[i].Message, got, want, lines[i].Raw)
 		}
+	}
+	if s := p.Status(); s.Custody != "off" || s.Next.PID != 0 {
+		t.Errorf("without custody: status %s", s.Text)
 	}
 }
 

@@ -24,6 +24,7 @@ Signals to cop (the process that "trafficd cop" starts):
   INT          stop now; exit code 0
   HUP          read the configuration again; a bad one is refused and logged
   USR1         reopen the log file
+  USR2         upgrade to the executable that is on disk now
 
 Manager and server obey the same signals, but are better left to cop.`),
 		page("files", "What lies in the run root", `

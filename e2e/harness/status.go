@@ -3,6 +3,7 @@ package harness
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,13 +13,15 @@ type Status struct {
 	Cop     ProcessStatus `json:"cop"`
 	Manager ProcessStatus `json:"manager"`
 	Server  ProcessStatus `json:"server"`
+	Next    ProcessStatus `json:"next_server"` // the standby; PID 0: there is none
+	Custody string        `json:"custody"`
 
 	Text string `json:"-"` // the whole answer
 }
 
 // ProcessStatus is one process in a Status.
 type ProcessStatus struct {
-	State      string `json:"state"` // starting, ready, draining, stopped
+	State      string `json:"state"` // starting, standby, ready, draining, stopped
 	PID        int    `json:"pid"`
 	Generation int    `json:"generation"`
 	Restarts   int    `json:"restarts"`
@@ -43,6 +46,16 @@ func parseStatus(text string) (Status, error) {
 // Of is the part of one role.
 func (s Status) Of(role Role) ProcessStatus {
 	return map[Role]ProcessStatus{Cop: s.Cop, Manager: s.Manager, Server: s.Server}[role]
+}
+
+// Standby waits until a server stands by, other than those named, and returns its PID.
+func (p *Trafficd) Standby(others ...int) int {
+	p.t.Helper()
+	s := p.WaitStatus("a standby", func(s Status) bool {
+		return s.Server.State == "ready" && s.Next.State == "standby" && s.Next.PID != s.Server.PID && !slices.Contains(others, s.Next.PID)
+	})
+	p.note()
+	return s.Next.PID
 }
 
 // Status asks the instance and fails unless it answers.

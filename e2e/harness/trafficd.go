@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,6 +49,7 @@ type options struct {
 	config   string
 	daemon   bool
 	binary   string
+	binaries []string // that processes of the instance may run besides
 	prepare  []func(runRoot string)
 	noRole   bool
 	noListen bool
@@ -369,7 +371,7 @@ func (p *Trafficd) Process(role Role) *Process {
 		if err != nil {
 			return false
 		}
-		if p.lockPID(role) != pid || h.Comm != role.Comm() || !sameExecutable(pid, p.opts.binary) {
+		if p.lockPID(role) != pid || h.Comm != role.Comm() || !p.runs(pid) {
 			h.fd.Close()
 			return false
 		}
@@ -381,6 +383,35 @@ func (p *Trafficd) Process(role Role) *Process {
 	p.note()
 	p.t.Cleanup(func() { found.fd.Close() })
 	return found
+}
+
+// MayRun says that the instance's processes may run the file at path besides the binary under test.
+func (p *Trafficd) MayRun(path string) { p.opts.binaries = append(p.opts.binaries, path) }
+
+func (p *Trafficd) runs(pid int) bool {
+	return sameExecutable(pid, p.opts.binary) ||
+		slices.ContainsFunc(p.opts.binaries, func(path string) bool { return sameExecutable(pid, path) })
+}
+
+// Runs reports whether the role's process runs the file at path.
+func (p *Trafficd) Runs(role Role, path string) bool {
+	p.t.Helper()
+	return sameExecutable(p.PID(role), path)
+}
+
+// KillPID sends SIGKILL to a process of the instance that holds no lock: a standby.
+func (p *Trafficd) KillPID(pid int) *Process {
+	p.t.Helper()
+	h, err := openProcess(pid)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { h.fd.Close() })
+	if !p.runs(pid) {
+		p.t.Fatalf("process %d runs another executable", pid)
+	}
+	h.Signal(p.t, unix.SIGKILL)
+	return h
 }
 
 func sameExecutable(pid int, path string) bool {
@@ -464,7 +495,7 @@ func (p *Trafficd) killOnce(role Role) bool {
 		return false
 	}
 	defer h.fd.Close()
-	if h.Comm != role.Comm() || !sameExecutable(pid, p.opts.binary) {
+	if h.Comm != role.Comm() || !p.runs(pid) {
 		return false
 	}
 	return h.signal(unix.SIGKILL) == nil && h.waitGone(Patience)

@@ -183,7 +183,7 @@ func newWorld(t *testing.T, options ...option) *world {
 		ask:  func(op string, _ any, then func(error)) { w.asked = append(w.asked, op); w.then = then },
 		exec: func(x *program.Program, g uint64, _ *heritage.Set, r program.Report) error {
 			w.became, w.report = x, r
-			return w.execErr
+			return errors.Join(errors.New("this process goes on"), w.execErr)
 		},
 		record: func(d supervise.Death) { w.deaths = append(w.deaths, d) },
 		start: func(x *program.Program, g uint64, h *heritage.Set) (process, error) {
@@ -273,8 +273,12 @@ func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
 	w.c.turn()
 	deadline := time.After(10 * time.Second)
+	look := time.NewTicker(time.Millisecond) // what a goroutine of cop does to a fake is no event
+	defer look.Stop()
 	for !ok() {
 		select {
+		case <-look.C:
+			continue
 		case f := <-w.c.events:
 			f()
 		case <-deadline:
@@ -750,7 +754,7 @@ func TestSignalsArePassedOn(t *testing.T) {
 	w.c.signal(syscall.SIGHUP)
 	w.c.signal(syscall.SIGUSR1)
 	w.c.signal(syscall.SIGUSR2)
-	if want := []string{"reload", "reopen"}; !slices.Equal(w.told, want) {
+	if want := []string{"reload", "reopen", opWanted}; !slices.Equal(w.told, want) {
 		t.Errorf("told the manager %q, want %q", w.told, want)
 	}
 	if w.c.cfg != w.next {

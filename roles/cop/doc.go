@@ -61,6 +61,13 @@
 //	reopen   event, cop → manager  USR1: reopen the log, and have the server do so.
 //	stop     event, cop → manager  {"now":true}: stop without drain; TERM follows.
 //
+//	wanted    event, cop → manager  USR2: try the executable that is on disk, and order an upgrade.
+//	upgrade   call, manager → cop   program.Order: it was tried. Reply program.Report; cop begins.
+//	upgrade   call, cop → manager   program.Order: replace the server. Agreed to at once.
+//	upgraded  call, manager → cop   program.Step: what became of the server, after its probation.
+//	leave     call, cop → manager   exit 0 when agreed to: the next one is of the new executable.
+//	report    event, cop → manager  program.Report, after each step and at each hello.
+//
 // To be started anew without stopping the instance, a manager exits with status 0; to
 // stop the instance it calls stop and goes on until TERM comes.
 //
@@ -89,7 +96,7 @@
 //
 //	TERM, QUIT  drain and stop       HUP   reload; a manager that was given up is tried again
 //	INT         stop now             USR1  reopen the logs
-//	                                 USR2  reserved for the upgrade; ignored
+//	                                 USR2  upgrade to the executable on disk
 //
 // # Exit status
 //
@@ -97,6 +104,14 @@
 // configuration or the first manager said; 1 otherwise. Once a manager has been ready, cop
 // ends only when asked to: a failure that no restart can cure raises an alarm (log, status),
 // and the listeners stay held.
+//
+// # Upgrade
+//
+// Server, manager, cop, in this order (upgrade.go). Cop replaces its own program by execve(2), as
+// PID 1 or not: its PID, its children, cop.lock (whose OFD lock is never free in it) and the heritage
+// stay. That leaves out what could go wrong between two cops, and init never sees its
+// service end. If exec fails the old program goes on. A new cop that dies later is an ordinary
+// death of a cop: the manager, which runs the new executable by then, starts another.
 //
 // # What it is not
 //

@@ -159,7 +159,7 @@ func (c *cop) attach() {
 	}
 	c.region = region
 	me := region.Role(stats.RoleCop)
-	if me.PID.Load() != uint64(c.self.PID) {
+	if me.PID.Load() != uint64(c.self.PID) || me.Generation.Load() != c.ownGen {
 		me.Enter(c.self.PID, c.self.StartTime, c.ownGen)
 	}
 	me.State.Store(uint64(stats.Ready))

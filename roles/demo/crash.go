@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,8 @@ type run struct {
 
 	begun time.Time // when the first kill may come
 	ended time.Time // when the last one could; zero: it still can
+
+	aborted atomic.Bool // we have killed the instance: what clients see now is our doing
 }
 
 // crash is the command. Its error is what is wrong, if anything is.
@@ -60,6 +63,7 @@ func crash(ctx context.Context, o options, out *os.File) error {
 	case err := <-finished:
 		return err
 	case <-again:
+		r.aborted.Store(true)
 		n := i.killAll()
 		v.end()
 		return exitcode.Errorf(exitcode.Failed, "interrupted twice: %d processes were killed, %s is left", n, i.dir)
@@ -99,6 +103,9 @@ func (r *run) run(ctx context.Context, v *view) error {
 	}
 	unclean := r.i.stop()
 	report := r.crew.Report()
+	if r.aborted.Load() {
+		return nil // crash says what there is to say
+	}
 	if warm != nil && ctx.Err() == nil {
 		return errors.Join(fmt.Errorf("%w; the log is %s", warm, r.i.log()), unclean)
 	}

@@ -48,7 +48,7 @@ const (
 // each descriptor that a loop can come to have.
 func geometry(c *config.Config) queue.Geometry {
 	n := loops(c)
-	slots := max(descriptors(c)/n, 64)
+	slots := max(descriptors(c)/n, 64) &^ 1 // whole pages of the machine
 	return queue.Geometry{Loops: n, Slots: slots, Pool: journalBuffers + slots*journalNotes}
 }
 

@@ -31,8 +31,9 @@
 //
 // # Contract with cop (package cop has the other half)
 //
-//	cop → manager   reload, reopen, stop{now}
-//	manager → cop   deposit (the whole heritage, again after every change), config, status, stop{now}
+//	cop → manager   reload, reopen, stop{now}; upgrade, leave, report, wanted
+//	manager → cop   deposit (the whole heritage, again after every change), config, status, stop{now};
+//	                upgrade, upgraded
 //
 // The manager reports readiness (proc.NotifyReady) when its sockets are open; a server
 // is then under way, not ready. It exits 0 when it was asked to stop (TERM, QUIT: after
@@ -43,9 +44,11 @@
 //
 // # Contract with a server
 //
-//	server → manager   config → the configuration; ready{generation} → its turn (the reply
-//	                   is the "go" of package queue); state{state}
-//	manager → server   reload, drain{undo}, retire, stop{fast}, heritage, reopen
+//	server → manager   config → the configuration; ready{generation, took, journal} → its turn
+//	                   (the reply is the "go" of package queue); state{state, journal};
+//	                   cause{generation} → {fault}
+//	manager → server   reload, drain{undo}, yield, retire, stop{fast}, heritage, reopen, ping,
+//	                   cause{generation, fault}
 //
 // A server is the active one from its first "ready" state, or because it holds
 // server.lock when the manager meets it. Until a next one has said "ready", and the old one
@@ -55,9 +58,30 @@
 // asks the next one.
 //
 // A server that dials in unknown belongs to an earlier manager and is adopted: by server.lock
-// as the active one; as the next one if it starts and there is no other; otherwise it was
-// replaced, and is let finish. What this manager has not inherited it is asked for
-// (heritage), and it is given the published configuration (reload).
+// as the active one; as the next one if it starts or stands by and there is no other; otherwise
+// it was replaced, and is let finish. What this manager has not inherited it is asked for
+// (heritage), and it is given the published configuration (reload). Shared memory names the
+// process of each server (stats.Bank.Process), so one that is slow to dial in is expected, and
+// no third one is started beside server and standby.
+//
+// # Standby
+//
+// With custody (custody.go) there is always a next server, which stands by. How one follows
+// another is told in succession.go. A standby that has taken over says so with "ready" (took), and
+// that may come before its predecessor's death is seen here: it is let go at once, and the books
+// are kept when the kernel has buried the dead one. The journal's shape, the cache and the
+// listeners are those of the server that serves; another configuration of them comes into force
+// with a planned restart only, and what it replaces is put back if that fails.
+//
+// Deaths are known in one place each (recordDeath), with whose doing they were (supervise.Fault).
+// What was killed from outside is replaced at once, up to 20 times the restart budget a minute; what
+// dies by itself has the restart budget; what dies before it was ready, or stood by, waits 1, 2,
+// 4 … 60 s.
+//
+// # Upgrade
+//
+// Cop conducts it. Here the executable is tried, and the server replaced by one that runs it
+// (upgrade.go), with a standby from the old executable for the time of its probation.
 //
 // # Heritage
 //

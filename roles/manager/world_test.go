@@ -32,19 +32,20 @@ type world struct {
 	t *testing.T
 	m *manager
 
-	mu      sync.Mutex
-	log     lines
-	pids    int
-	servers []*fakeProcess // in the order they were started
-	cops    []*fakeProcess
-	cop     int // holder of cop.lock
-	holder  int // of server.lock
-	config  string
-	custody bool
-	deaths  []supervise.Death
-	saved   []*config.Config
-	over    chan struct{}
-	signals chan os.Signal
+	mu       sync.Mutex
+	log      lines
+	pids     int
+	servers  []*fakeProcess // in the order they were started
+	cops     []*fakeProcess
+	cop      int // holder of cop.lock
+	holder   int // of server.lock
+	config   string
+	custody  bool
+	deaths   []supervise.Death
+	upgraded []program.Step
+	saved    []*config.Config
+	over     chan struct{}
+	signals  chan os.Signal
 }
 
 // story runs f with a manager that has begun to run with a configuration file.
@@ -73,6 +74,7 @@ func storyWith(t *testing.T, file string, custody bool, f func(w *world)) {
 		}
 		w.cop = 50
 		w.m = newManager(w.env(), zerolog.New(&w.log), birth{id: proc.Identity{PID: 60}, generation: 1}, cfg.WithGeneration(1), es)
+		w.m.program = &program.Program{Path: "/old", ID: "old"}
 		if err := w.m.provide(); err != nil {
 			t.Fatal(err)
 		}
@@ -343,7 +345,12 @@ func (p *fakeProcess) Target() supervise.Target {
 // Hello, Call and Emit make the process a line.
 func (p *fakeProcess) Hello() link.Hello { return p.hello }
 
-func (p *fakeProcess) Call(ctx context.Context, op string, _ any, _ ...int) (*link.Message, error) {
+func (p *fakeProcess) Call(ctx context.Context, op string, body any, _ ...int) (*link.Message, error) {
+	if s, ok := body.(program.Step); ok {
+		p.w.mu.Lock()
+		p.w.upgraded = append(p.w.upgraded, s)
+		p.w.mu.Unlock()
+	}
 	p.mu.Lock()
 	p.asked = append(p.asked, op)
 	err := p.answers[op]

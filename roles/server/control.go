@@ -28,6 +28,7 @@ type manager struct {
 const (
 	dialTimeout  = 2 * time.Second
 	askTimeout   = 20 * time.Second
+	callPause    = 20 * time.Millisecond
 	readyTimeout = 10 * time.Minute // the manager replies when it is our turn; after this it is asked again
 )
 
@@ -129,11 +130,15 @@ func (m *manager) call(ctx context.Context, op string, body any, limit time.Dura
 		if err == nil {
 			return reply, nil
 		}
+		var refusal *link.RemoteError
+		if errors.As(err, &refusal) || ctx.Err() != nil {
+			return nil, fmt.Errorf("ask the manager for %s: %w", op, err)
+		}
+		// Whatever else went wrong is the end of the connection, though it may not be known as that yet.
 		select {
 		case <-c.Done():
-			continue
-		default:
-			return nil, fmt.Errorf("ask the manager for %s: %w", op, err)
+		case <-time.After(callPause):
+		case <-ctx.Done():
 		}
 	}
 }

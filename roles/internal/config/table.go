@@ -65,7 +65,7 @@ var table = []Setting{
 		Help:  "time between TERM and KILL when a process is asked to stop, after its drain",
 		field: func(c *Config) any { return &c.Supervision.StopGrace }},
 	{Name: "supervision.restart_budget", Kind: Count, Unit: "restarts a minute", Default: "30", Min: 1, Max: 6000, Reloadable: true,
-		Help:  "restarts without delay of a process that had been ready",
+		Help:  "restarts without delay of a process that had been ready and died by itself; 20 times as many if it was killed",
 		field: func(c *Config) any { return &c.Supervision.RestartBudget }},
 	{Name: "supervision.backoff_max", Kind: Duration, Default: "60s", Min: 10 * ms, Max: hour, Reloadable: true,
 		Help:  "longest delay between two tries to start a process",

@@ -14,6 +14,9 @@
 //	   └───────────────────── stopped ◀──────────────┘
 //	            Start
 //
+// A process that has done everything but begin is a standby, between starting and ready; it waits
+// there without a limit, and counts as one that had been ready when it dies.
+//
 // # The parts
 //
 //   - [Next] is the state × event table of a supervised process.
@@ -22,6 +25,7 @@
 //     that clients are left without any server because of it.
 //   - [Strikes] tells a busy process from a wedged one.
 //   - [Classify] reads a supervisor's orders out of an exit status.
+//   - [Fault] is whose doing a death was, and [Death] all that its supervisor knows of it.
 //   - [Gate] is the only place in trafficd from which a signal is sent.
 //   - [Meet] turns the holder of a lock into a [Peer] that may be signalled; [Command] and
 //     [Environ] are how a role of the same instance is started.
@@ -32,7 +36,8 @@
 //     second failure in a row, and only if its progress counter stands still.
 //   - Nobody is signalled whose identity was not established an instant before:
 //     our own child not yet reaped, or the holder of the role's lock as the kernel
-//     names it, with the start time and the executable it had when we met it.
+//     names it, or (a standby) the process at the other end of a link as the kernel names that, with
+//     the start time and the executable it had when we met it.
 //   - The restart delay falls back to nothing only after a process has stayed
 //     ready, never because a fork succeeded.
 //

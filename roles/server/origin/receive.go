@@ -23,8 +23,8 @@ func (c *Conn) readable() {
 	c.reading, c.rest = true, true
 	x := c.x
 	more := true
-	if c.state == readingBody && c.inLo < c.inHi {
-		more = c.process() // what was left when the sink was full
+	if c.inLo < c.inHi {
+		more = c.process() // what was left when the sink was full, or by a server that is dead
 	}
 	for more && c.x == x && x != nil && !c.paused {
 		more = c.receive()

@@ -177,9 +177,6 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 	if r.stale != 0 {
 		f.stale, _ = e.Cache.OpenID(r.stale)
 	}
-	if r.has(fetchCollapsed) && (f.progress == pending || f.progress == open && f.writing) {
-		f.collapsed = e.Flights.Join(r.key, f, e.Loop.Now(), func(*fetch) bool { return false }) == cache.Lead
-	}
 	return &Resumed{f: f, record: r}, true
 }
 
@@ -208,11 +205,21 @@ func (r *Resumed) Replied() bool { return r.f.progress != pending }
 // Attempt is the number of the time of sending the request that the fetch is at.
 func (r *Resumed) Attempt() uint32 { return r.record.attempt }
 
-// Link says that the fetch's connection to the origin is there, Unlink that it is not, after all.
-func (r *Resumed) Link() { r.linked = true }
+// Link says that the fetch's connection to the origin is there, Unlink that it is not, after all. While it is, others
+// may follow the fetch.
+func (r *Resumed) Link() {
+	r.linked = true
+	f := r.f
+	if r.record.has(fetchCollapsed) && (f.progress == pending || f.progress == open && f.writing) {
+		f.collapsed = f.env.Flights.Join(f.key, f, 0, func(*fetch) bool { return false }) == cache.Lead
+	}
+}
 
 // Unlink takes Link back.
-func (r *Resumed) Unlink() { r.linked = false }
+func (r *Resumed) Unlink() {
+	r.linked = false
+	r.f.land()
+}
 
 // Linked reports which of the two it is.
 func (r *Resumed) Linked() bool { return r.linked }
@@ -249,7 +256,6 @@ func (r *Resumed) Settle() {
 func (t *Transaction) ResumeReply(e *Env, c Client, req *http1.Request, head []byte, status int, obj cache.ID, from *Resumed, leads bool, released int64) bool {
 	t.env, t.client, t.req, t.head = e, c, req, head
 	t.settings = e.Settings.Load()
-	t.began = e.Loop.Wall()
 	t.switched.FD = -1
 	t.reply = Reply{Status: status, Age: -1, Length: -1}
 	switch {
