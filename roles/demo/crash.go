@@ -13,8 +13,8 @@ import (
 	"syscall"
 	"time"
 
-	"trafficd/roles/internal/exitcode"
 	"trafficd/internal/witness"
+	"trafficd/roles/internal/exitcode"
 )
 
 // shownFailures is how many failures are listed at the end. All are in a file.

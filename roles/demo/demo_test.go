@@ -14,11 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"trafficd/internal/witness"
 	"trafficd/lockfile"
 	"trafficd/proc"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/runroot"
-	"trafficd/internal/witness"
 )
 
 // playEnv has the test binary be a process of an instance: it takes the lock at
