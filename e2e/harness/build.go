@@ -67,6 +67,30 @@ func StaticBinary(t testing.TB) string {
 	return path
 }
 
+var (
+	mortalOnce sync.Once
+	mortalErr  error
+)
+
+// Mortal runs the binary in which a server can be told where to die (build tag killpoints): the next
+// that takes over reads "STEP:N" from the file with this name, removes it, and dies when it
+// passes that step for the N-th time.
+func Mortal(t testing.TB, file string) Option {
+	t.Helper()
+	path := binary + "-mortal"
+	mortalOnce.Do(func() {
+		flags := []string{"-tags", "killpoints"}
+		if raceEnabled {
+			flags = append(flags, "-race")
+		}
+		mortalErr = build(path, nil, flags...)
+	})
+	if mortalErr != nil {
+		t.Fatal(mortalErr)
+	}
+	return All(Executable(path), func(o *options) { o.env = append(o.env, "TRAFFICD_KILL_FILE="+file) })
+}
+
 // build compiles the module's root package. Tests run in their own directory,
 // so the root is asked of the go command.
 func build(out string, env []string, flags ...string) error {

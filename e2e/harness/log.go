@@ -35,12 +35,19 @@ func (l Line) String(name string) string {
 type Log struct {
 	mu    sync.Mutex // guards all below
 	lines []Line
-	more  chan struct{} // closed and replaced when a line arrives
-	done  bool          // the last process has closed the pipe
+	said  map[saying]bool // what there is in lines
+	more  chan struct{}   // closed and replaced when a line arrives
+	done  bool            // the last process has closed the pipe
+}
+
+// saying is that a process has written a message.
+type saying struct {
+	role, message string
+	pid           int
 }
 
 func newLog(r io.ReadCloser) *Log {
-	l := &Log{more: make(chan struct{})}
+	l := &Log{more: make(chan struct{}), said: map[saying]bool{}}
 	go l.read(r)
 	return l
 }
@@ -77,6 +84,7 @@ func (l *Log) add(line Line) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lines = append(l.lines, line)
+	l.said[saying{line.String("role"), line.Message, line.Int("pid")}] = true
 	close(l.more)
 	l.more = make(chan struct{})
 }
@@ -158,6 +166,13 @@ func sequence(lines []Line, matches []Match) []Line {
 		}
 	}
 	return found
+}
+
+// Said reports whether this process has written that message.
+func (l *Log) Said(role Role, message string, pid int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.said[saying{string(role), message, pid}]
 }
 
 // Count is the number of lines from mark on that match.

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Role is one of the three processes of an instance.
+// Role is one of the three processes of an instance, or one of those who stand behind the server.
 type Role string
 
 // The roles, named as in the lock files.

@@ -37,9 +37,10 @@ type Trafficd struct {
 	cmd    *exec.Cmd     // the command that was started; with Daemon it has returned
 	exited chan struct{} // closed when cmd has been waited for
 
-	mu    sync.Mutex // guards below
-	seen  map[int]bool
-	ended bool
+	mu     sync.Mutex // guards below
+	seen   map[int]bool
+	killed map[int]bool // by Strike
+	ended  bool
 }
 
 type options struct {
@@ -124,9 +125,11 @@ func Start(t testing.TB, opts ...Option) *Trafficd {
 		t.Fatalf("start trafficd: %v", err)
 	}
 	w.Close()
+	started.Store(p.cmd.Process.Pid, true)
 	t.Cleanup(p.end)
 	go func() {
 		p.cmd.Wait()
+		started.Delete(p.cmd.Process.Pid)
 		close(p.exited)
 	}()
 	switch {
@@ -148,7 +151,7 @@ func prepare(t testing.TB, opts ...Option) *Trafficd {
 	t.Cleanup(func() { os.RemoveAll(base) })
 	p := &Trafficd{
 		RunRoot: filepath.Join(base, "run"), Addr: FreeAddr(t), Autoconf: FreeAddr(t),
-		t: t, exited: make(chan struct{}), seen: map[int]bool{},
+		t: t, exited: make(chan struct{}), seen: map[int]bool{}, killed: map[int]bool{},
 	}
 	p.opts.binary = binary
 	for _, o := range opts {
@@ -702,6 +705,11 @@ func (p *Trafficd) end() {
 	p.reap()
 	if p.t.Failed() {
 		p.t.Logf("log of %s:\n%s", p.RunRoot, p.Log.Tail(0, 80))
+		// All of it, for who says go test -artifacts.
+		file := filepath.Join(p.t.ArtifactDir(), filepath.Base(filepath.Dir(p.RunRoot))+".log")
+		if err := os.WriteFile(file, []byte(p.Log.Tail(0, 1<<30)), 0o644); err != nil {
+			p.t.Logf("keep the log: %v", err)
+		}
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"trafficd/roles/demo/witness"
 	"trafficd/roles/internal/exitcode"
-	"trafficd/roles/internal/witness"
 )
 
 // shownFailures is how many failures are listed at the end. All are in a file.

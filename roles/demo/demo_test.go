@@ -16,9 +16,9 @@ import (
 
 	"trafficd/lockfile"
 	"trafficd/proc"
+	"trafficd/roles/demo/witness"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/runroot"
-	"trafficd/roles/internal/witness"
 )
 
 // playEnv has the test binary be a process of an instance: it takes the lock at

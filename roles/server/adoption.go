@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"trafficd/proc"
@@ -34,7 +35,7 @@ type adoption struct {
 	order    []*leftover
 	joined   map[uint64]*leftover // cookies of origins' connections in tunnels
 	fetches  map[custody.Name]*transaction.Resumed
-	leaders  map[uint64]*transaction.Resumed
+	leaders  map[uint64][]*transaction.Resumed // by the cookie of the leader's connection
 	starts   [][]func()                        // by loop
 	gaps     []int                             // accepted, and nothing more
 	idle     [][]*leftover                     // by loop: nothing is in progress on them, and they are still to be handed over
@@ -60,8 +61,9 @@ type leftover struct {
 func newAdoption(k *keeping) *adoption {
 	return &adoption{
 		k: k, workers: k.server.workers, slots: map[uint64]*leftover{}, joined: map[uint64]*leftover{},
-		fetches: map[custody.Name]*transaction.Resumed{}, leaders: map[uint64]*transaction.Resumed{},
-		starts: make([][]func(), len(k.server.workers)), idle: make([][]*leftover, len(k.server.workers)), held: map[*transaction.Resumed]*suspect{},
+		fetches: map[custody.Name]*transaction.Resumed{}, leaders: map[uint64][]*transaction.Resumed{},
+		starts: make([][]func(), len(k.server.workers)), idle: make([][]*leftover, len(k.server.workers)),
+		held: map[*transaction.Resumed]*suspect{},
 	}
 }
 
@@ -302,7 +304,7 @@ func (a *adoption) resumeFetches() {
 		}
 		a.fetches[name] = f
 		if c := f.Leader(); c != 0 {
-			a.leaders[c] = f
+			a.leaders[c] = append(a.leaders[c], f)
 		}
 	}
 	for _, l := range a.order {
@@ -314,7 +316,7 @@ func (a *adoption) resumeFetches() {
 		if f == nil || f.Attempt() != attempt || l.fd < 0 || !a.measure(l, queue.Active) {
 			continue
 		}
-		f.Link()
+		f.Link(origin.HeadKnown(a.book(l.loop), l.slot))
 	}
 }
 
@@ -335,14 +337,11 @@ func (a *adoption) resumeSessions() {
 			a.drop(l) // the client has gone
 			continue
 		}
-		lead := a.leaders[l.cookie]
-		if lead != nil && !lead.Linked() && !lead.Replied() {
-			lead = nil
-		}
+		leads := slices.DeleteFunc(a.leaders[l.cookie], func(f *transaction.Resumed) bool { return !f.Linked() && !f.Replied() })
 		w := a.workers[l.loop]
 		w.host.Book.Work(l.cookie)
 		r, err := w.host.Resume(session.Left{
-			FD: l.fd, Peer: sock.Peer(l.fd), Slot: l.slot, Progress: l.progress, Lead: lead, Blame: a.blame(l),
+			FD: l.fd, Peer: sock.Peer(l.fd), Slot: l.slot, Progress: l.progress, Leads: leads, Blame: a.blame(l),
 			Fetch: func(n custody.Name) *transaction.Resumed { return a.fetches[n] },
 		})
 		if err != nil {
@@ -352,7 +351,7 @@ func (a *adoption) resumeSessions() {
 		w.row.Inc(stats.ClientConnectionsCurrent)
 		a.note(l, r.Fate)
 		if who := a.suspect(l, r); who != nil {
-			a.held[a.leaders[l.cookie]] = who
+			a.held[r.Lead] = who
 			continue
 		}
 		a.starts[l.loop] = append(a.starts[l.loop], r.Start)
@@ -368,6 +367,11 @@ func (a *adoption) resumeExchanges() {
 		name, attempt := origin.Token(a.book(l.loop), l.slot)
 		f := a.fetches[name]
 		if f == nil || f.Attempt() != attempt || !f.Linked() {
+			a.drop(l)
+			continue
+		}
+		if !f.Led() {
+			f.Unlink()
 			a.drop(l)
 			continue
 		}

@@ -23,14 +23,18 @@ type Left struct {
 	Fetch func(custody.Name) *transaction.Resumed
 	// Blame is the generation that died while it worked on this connection's request; 0: it did not.
 	Blame uint64
-	// Lead is the fetch that sends this connection's request, if there is one.
-	Lead *transaction.Resumed
+	// Leads are the fetches that were begun with a request of this connection. At most one of them is
+	// for the request in progress.
+	Leads []*transaction.Resumed
+
+	lead *transaction.Resumed // which one; nil: none
 }
 
 // A Resumed is a session that goes on. Start is called once on its loop.
 type Resumed struct {
 	s    *Session
 	Fate Fate
+	Lead *transaction.Resumed // the fetch that sends its request; nil: none
 }
 
 // Fate is what was found of a connection.
@@ -77,7 +81,7 @@ func (h *Host) Resume(l Left) (*Resumed, error) {
 		h.putSession(s)
 		return nil, err
 	}
-	s.entry = entry
+	s.entry, f.Lead = entry, l.lead
 	h.sessions.push(s)
 	return f, nil
 }
@@ -99,7 +103,13 @@ func (s *Session) restore(r *record, l *Left, fate *Fate) error {
 	if size := len(s.host.Arena.Bytes(s.in)); s.hi < s.lo || s.hi > size {
 		return fmt.Errorf("bytes %d to %d of its page of %d", s.lo, s.hi, size)
 	}
-	if r.state == recordHead && l.Lead == nil {
+	for _, f := range l.Leads {
+		// Others are of requests that were answered, and whose fetch nobody has ended.
+		if f.Position() == s.requestAt(r) {
+			l.lead = f
+		}
+	}
+	if r.state == recordHead && l.lead == nil {
 		s.phase, fate.State = phaseHead, crash.PartialHead
 		if s.lo == s.hi {
 			s.phase, fate.State = phaseIdle, crash.Idle
@@ -107,6 +117,15 @@ func (s *Session) restore(r *record, l *Left, fate *Fate) error {
 		return nil
 	}
 	return s.restoreWork(r, l, fate)
+}
+
+// requestAt is where in the client's stream the request begins.
+func (s *Session) requestAt(r *record) uint64 {
+	at := r.base + uint64(r.at)
+	if r.state == recordHead {
+		at += uint64(http1.SkipEmptyLines(s.host.Arena.Bytes(s.in)[r.at:s.hi]))
+	}
+	return at
 }
 
 // restoreWork takes over a request in progress.
@@ -142,8 +161,8 @@ func (s *Session) restoreWork(r *record, l *Left, fate *Fate) error {
 	if r.state == recordReplying {
 		return s.restoreReply(r, l, head, fate)
 	}
-	if l.Lead != nil {
-		w.txn.Lead(s.host.Env, s, &w.req, head, l.Lead)
+	if l.lead != nil {
+		w.txn.Lead(s.host.Env, s, &w.req, head, l.lead)
 	}
 	return nil
 }
@@ -211,7 +230,7 @@ func (s *Session) restoreReply(r *record, l *Left, head []byte, fate *Fate) erro
 			return fmt.Errorf("what it was being sent is gone")
 		}
 	}
-	if !w.txn.ResumeReply(s.host.Env, s, &w.req, head, int(r.status), r.object, from, from != nil && from == l.Lead, w.off) {
+	if !w.txn.ResumeReply(s.host.Env, s, &w.req, head, int(r.status), r.object, from, from != nil && from == l.lead, w.off) {
 		return fmt.Errorf("what it was being sent is no longer in the cache")
 	}
 	w.reply, w.rendered = w.txn.Reply(), true

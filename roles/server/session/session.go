@@ -134,6 +134,9 @@ func (s *Session) Wake() {
 // Identity implements transaction.Client.
 func (s *Session) Identity() uint64 { return s.entry.Cookie() }
 
+// Position implements transaction.Client.
+func (s *Session) Position() uint64 { return s.base + uint64(s.work.at) }
+
 // count asks the kernel how far an adopted connection got, before its bytes are numbered
 // for the first time.
 func (s *Session) count() {

@@ -287,7 +287,7 @@ func (p *follower) Bytes(off int64) ([]byte, origin.BodyState) {
 	switch f.progress {
 	case complete:
 		return nil, origin.BodyEnd
-	case open:
+	case open, pending: // pending: of a dead server, until the head has come once more
 		p.waiting = true
 		return nil, origin.BodyWait
 	}

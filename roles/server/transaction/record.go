@@ -22,6 +22,7 @@ type fetchRecord struct {
 	linesLen uint32
 	attempt  uint32 // of sending the request
 	leader   uint64 // cookie of the leader's connection
+	request  uint64 // number in its stream of the first byte of the leader's request
 	key      cache.Key
 	started  int64
 	length   int64
@@ -82,7 +83,7 @@ func (f *fetch) describe() fetchRecord {
 		window: f.ringRef, from: f.from, end: f.end,
 	}
 	if f.lead != nil {
-		r.leader = f.lead.client.Identity()
+		r.leader, r.request = f.lead.client.Identity(), f.lead.client.Position()
 	}
 	if f.w != nil {
 		r.writer = f.w.ID()
@@ -199,6 +200,10 @@ func (f *fetch) reopen(r fetchRecord) bool {
 // say.
 func (r *Resumed) Leader() uint64 { return r.record.leader }
 
+// Position is where in the stream of that connection the request begins. A request on it that begins elsewhere is
+// not the one that the fetch sends, but comes behind it.
+func (r *Resumed) Position() uint64 { return r.record.request }
+
 // Replied reports whether the response's head is known.
 func (r *Resumed) Replied() bool { return r.f.progress != pending }
 
@@ -206,10 +211,18 @@ func (r *Resumed) Replied() bool { return r.f.progress != pending }
 func (r *Resumed) Attempt() uint32 { return r.record.attempt }
 
 // Link says that the fetch's connection to the origin is there, Unlink that it is not, after all. While it is, others
-// may follow the fetch.
-func (r *Resumed) Link() {
-	r.linked = true
+// may follow the fetch. head says whether that connection is past the response's head: if it is not,
+// the head comes once more, whatever the fetch had made of it, and until then there is none.
+// A fetch that is complete needs no connection.
+func (r *Resumed) Link(head bool) {
 	f := r.f
+	if f.progress == complete {
+		return
+	}
+	r.linked = true
+	if f.progress == open && !head {
+		f.progress = pending
+	}
 	if r.record.has(fetchCollapsed) && (f.progress == pending || f.progress == open && f.writing) {
 		f.collapsed = f.env.Flights.Join(f.key, f, 0, func(*fetch) bool { return false }) == cache.Lead
 	}
@@ -220,6 +233,10 @@ func (r *Resumed) Unlink() {
 	r.linked = false
 	r.f.land()
 }
+
+// Led reports whether somebody is there whose request the response can be judged by: only with
+// a head that is still to come that is needed.
+func (r *Resumed) Led() bool { return r.f.progress != pending || r.f.lead != nil }
 
 // Linked reports which of the two it is.
 func (r *Resumed) Linked() bool { return r.linked }

@@ -14,6 +14,9 @@ type Client interface {
 	// Identity is the cookie of the client's connection, by which a fetch that outlives this
 	// process finds its leader again; 0 if it has none.
 	Identity() uint64
+	// Position is where in the stream of that connection the request begins, which tells it from
+	// the ones before and after it.
+	Position() uint64
 	// Wake says that there is something to do: a reply has come, its body has
 	// grown, ended or failed, or a tunnel has opened.
 	Wake()

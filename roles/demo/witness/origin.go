@@ -54,11 +54,12 @@ type Origin struct {
 
 	mu      sync.Mutex // guards below
 	conns   map[net.Conn]bool
-	fetches map[string]int // by target: whole objects for the cache, served with 200
-	uploads map[string]int // by ID: request heads that arrived
-	again   map[string]int // of both, what came more than once: "GET target" or "POST ID"
-	faults  []string       // what no correct proxy sends
-	broken  int            // exchanges that ended before their time
+	fetches map[string]int       // by target: whole objects for the cache, served with 200
+	uploads map[string]int       // by ID: request heads that arrived
+	again   map[string]int       // of both, what came more than once: "GET target" or "POST ID"
+	last    map[string]time.Time // when that was
+	faults  []string             // what no correct proxy sends
+	broken  int                  // exchanges that ended before their time
 }
 
 // NewOrigin listens on addr, such as 127.0.0.1:0, and serves until Close.
@@ -70,6 +71,7 @@ func NewOrigin(addr string, seed uint64) (*Origin, error) {
 	o := &Origin{
 		seed: seed, listener: l, closing: make(chan struct{}), conns: map[net.Conn]bool{},
 		fetches: map[string]int{}, uploads: map[string]int{}, again: map[string]int{},
+		last: map[string]time.Time{},
 	}
 	o.wg.Go(o.accept)
 	return o, nil
@@ -104,13 +106,20 @@ func (o *Origin) Repeated() map[string]int {
 	return maps.Clone(o.again)
 }
 
+// lastOf is when what is Repeated came for the last time.
+func (o *Origin) lastOf(line string) time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.last[line]
+}
+
 // count counts one of fetches or uploads.
 func (o *Origin) count(of map[string]int, method, what string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	of[what]++
 	if n := of[what]; n > 1 {
-		o.again[method+" "+what] = n
+		o.again[method+" "+what], o.last[method+" "+what] = n, time.Now()
 	}
 }
 

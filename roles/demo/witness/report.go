@@ -71,17 +71,16 @@ func (r Report) Failed() int64 { return r.Total.Failed }
 // object of the cache that was fetched twice, bytes that were wrong on the way
 // in.
 func Audit(o *Origin) []Failure {
-	now := time.Now()
 	var found []Failure
-	add := func(line, format string, args ...any) {
-		found = append(found, Failure{At: now, Kind: OriginSide, Line: line, Offset: -1, Seen: fmt.Sprintf(format, args...)})
+	add := func(at time.Time, line, format string, args ...any) {
+		found = append(found, Failure{At: at, Kind: OriginSide, Line: line, Offset: -1, Seen: fmt.Sprintf(format, args...)})
 	}
 	again := o.Repeated()
 	for _, line := range slices.Sorted(maps.Keys(again)) {
-		add(line, "came %d times, and should once", again[line])
+		add(o.lastOf(line), line, "came %d times, and should once", again[line])
 	}
 	for _, text := range o.Faults() {
-		add("what came", "%s", text)
+		add(time.Now(), "what came", "%s", text)
 	}
 	return found
 }
