@@ -51,14 +51,14 @@ func (p *suspect) judge() {
 	for _, g := range generations {
 		switch fault, err := p.server.link.cause(ctx, g); {
 		case err != nil, fault == supervise.FaultUnknown:
-			// Nobody can say. A third time will be one too many.
+			// Nobody can say, as when the manager died as well: no proof, and no acquittal.
 		case fault == supervise.FaultOwn, fault == supervise.FaultHang:
 			guilty++
 		default:
 			innocent = append(innocent, g)
 		}
 	}
-	poison := guilty > 1 || len(generations) > 2 && len(innocent) == 0
+	poison := guilty > 1
 	if poison {
 		p.server.log.Error().Str("peer", p.peer).Str("request", p.r.Fate.Request).Uints64("generations", generations).
 			Msg("request has killed servers, and fails")

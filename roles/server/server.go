@@ -342,13 +342,13 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	s.mu.Lock()
 	s.lock = lock
 	s.mu.Unlock()
-	if err := s.openCache(); err != nil {
-		return err
-	}
 	before := predecessor{int(s.role.PID.Load()), s.role.StartTime.Load(), s.role.Generation.Load(),
 		s.role.State.Load() == uint64(stats.Draining)}
 	self := proc.Self()
 	s.role.Enter(self.PID, self.StartTime, s.generation)
+	if err := s.openCache(); err != nil {
+		return err
+	}
 	if s.custody != nil {
 		s.say(stats.Starting)
 		s.custody.before = before
