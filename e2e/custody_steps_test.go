@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"trafficd/e2e/harness"
-	"trafficd/internal/witness"
 	"trafficd/queue"
+	"trafficd/roles/demo/witness"
 	"trafficd/roles/server/custody"
 )
 

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"trafficd/e2e/harness"
-	"trafficd/internal/witness"
+	"trafficd/roles/demo/witness"
 )
 
 // A victim is who is killed at one instant.

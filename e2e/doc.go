@@ -14,6 +14,7 @@
 //	malformed_test.go  bad input
 //	queue_test.go      no server to be had
 //	ctl_test.go        the operator's commands and the autoconfiguration port
+//	crash_test.go      what is on record of deaths
 //	container_test.go  PID 1 with nothing around it
 //
 // To write one: no sleeping to let something happen; wait for an event or poll

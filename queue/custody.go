@@ -47,6 +47,7 @@ const (
 	custodyMagic       = 0x314b4654 // "TFK1"
 	custodyDescriptors = 1
 	custodyEnd         = 2
+	custodyFirstEnd    = 3 // what goes first has been sent
 
 	custodyHeaderLen  = int(unsafe.Offsetof(custodyMessage{}.entries))
 	custodyControlLen = int(unsafe.Offsetof(custodyControl{}.fds))
@@ -148,6 +149,7 @@ type sender struct {
 	pidfd   int // -1: none
 	next    uint32
 	started bool
+	first   bool
 	ended   bool
 	gone    bool
 }
@@ -265,6 +267,17 @@ func (c *Custody) Ended(generation uint64) bool {
 	return false
 }
 
+// First tells whether every sender has sent what goes first (KeeperOptions.First): it is asked
+// between two descriptors that All hands out.
+func (c *Custody) First() bool {
+	for _, s := range c.senders {
+		if !s.first && !s.ended {
+			return false
+		}
+	}
+	return len(c.senders) > 0
+}
+
 // complete: everybody has ended who was named or has begun. Senders that are gone
 // are waited for until the socket is empty, which receive finds out.
 func (c *Custody) complete() bool {
@@ -368,7 +381,7 @@ func (c *Custody) check(n, fds, flags int) error {
 	if flags&unix.MSG_TRUNC != 0 || m.count > MaxFDs || fds > int(m.count) || entries != int(m.count)*int(unsafe.Sizeof(custodyEntry{})) {
 		return fmt.Errorf("receive custody: %w: %d entries in %d bytes", errCustodyMessage, m.count, n)
 	}
-	if m.op != custodyDescriptors && m.op != custodyEnd || m.op == custodyEnd && m.count > 0 {
+	if m.op < custodyDescriptors || m.op > custodyFirstEnd || m.op != custodyDescriptors && m.count > 0 {
 		return fmt.Errorf("receive custody: %w: operation %d with %d entries", errCustodyMessage, m.op, m.count)
 	}
 	return nil
@@ -385,6 +398,7 @@ func (c *Custody) account() error {
 	// and has died since.
 	s.started, s.next = true, m.index+1
 	s.ended = m.op == custodyEnd
+	s.first = s.first || m.op == custodyFirstEnd
 	return nil
 }
 

@@ -59,6 +59,12 @@ type KeeperOptions struct {
 	Never []int
 	// Extra are descriptors that are sent whatever they are.
 	Extra []int
+	// First says which descriptors are sent before all others: those whose byte, by
+	// number, is not 0 when the process dies. Their end is marked (Custody.First), so that a
+	// successor can go on with what is in progress before it has what is idle. The memory must be
+	// inherited by a child and shared with it (MAP_SHARED, not MADV_DONTFORK). Empty: in the order of their
+	// numbers.
+	First []byte
 	// Threads are the death notices of the threads that use descriptors: the
 	// keeper sends only after the last of them has died, so that nothing that
 	// was accepted in a last system call is missed. Their memory must be
@@ -240,6 +246,7 @@ type keeperPage struct {
 	nnever     int32
 	nextra     int32
 	nthreads   int32
+	nfirst     int32 // bytes of first
 	generation uint64
 	start      uint64
 	name       [16]byte
@@ -247,6 +254,7 @@ type keeperPage struct {
 	never      [maxListed]int32
 	extra      [maxListed]int32
 	threads    [maxListed]*uint32 // their keeper's words, in the caller's shared memory
+	first      *byte              // in the caller's shared memory
 
 	// Owned by the keeper.
 	deadline unix.Timespec
@@ -297,6 +305,9 @@ func newKeeperPage(o *KeeperOptions) (*keeperPage, error) {
 		p.threads[i] = &n.nodes[WatcherKeeper].word
 	}
 	p.nthreads = int32(len(o.Threads))
+	if n := min(len(o.First), int(p.limit)); n > 0 {
+		p.first, p.nfirst = &o.First[0], int32(n)
+	}
 	if err := p.identify(o.CloseFirst); err != nil {
 		p.unmap()
 		return nil, err

@@ -189,6 +189,9 @@ func keeperSendAll(p *keeperPage) syscall.Errno {
 	m.magic, m.generation, m.start, m.op = custodyMagic, p.generation, p.start, custodyDescriptors
 	pid, _, _ := syscall.RawSyscall(syscall.SYS_GETPID, 0, 0, 0)
 	m.pid = uint32(pid)
+	if errno := keeperSendFirst(p); errno != 0 {
+		return errno
+	}
 	for first := int32(0); first < p.limit; first += p.chunk {
 		n := min(p.chunk, p.limit-first)
 		for i := int32(0); i < n; i++ {
@@ -198,7 +201,7 @@ func keeperSendAll(p *keeperPage) syscall.Errno {
 			return errno
 		}
 		for i := int32(0); i < n; i++ {
-			if p.poll[i].Revents&unix.POLLNVAL != 0 {
+			if p.poll[i].Revents&unix.POLLNVAL != 0 || keeperIsFirst(p, first+i) {
 				continue
 			}
 			// keeperSend polls as well, but only slot 0, which is read by then
@@ -215,6 +218,41 @@ func keeperSendAll(p *keeperPage) syscall.Errno {
 	}
 	m.op = custodyEnd
 	return keeperSend(p)
+}
+
+// keeperSendFirst sends what goes before all others, and the mark behind it.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func keeperSendFirst(p *keeperPage) syscall.Errno {
+	if p.nfirst == 0 {
+		return 0
+	}
+	for fd := int32(0); fd < p.nfirst; fd++ {
+		if !keeperIsFirst(p, fd) {
+			continue
+		}
+		if errno := keeperAdd(p, fd); errno != 0 {
+			return errno
+		}
+	}
+	if p.message.count > 0 {
+		if errno := keeperSend(p); errno != 0 {
+			return errno
+		}
+	}
+	p.message.op = custodyFirstEnd
+	errno := keeperSend(p)
+	p.message.op = custodyDescriptors
+	return errno
+}
+
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func keeperIsFirst(p *keeperPage, fd int32) bool {
+	return fd < p.nfirst && *(*byte)(unsafe.Add(unsafe.Pointer(p.first), fd)) != 0
 }
 
 // keeperAdd puts fd into the message if it is wanted, and sends the message

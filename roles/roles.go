@@ -17,6 +17,7 @@ import (
 	"trafficd/roles/ctl"
 	"trafficd/roles/demo"
 	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/program"
 	"trafficd/roles/manager"
@@ -29,6 +30,7 @@ func Main(args []string) int {
 	root := command()
 	root.SetArgs(roleArgs(args))
 	err := root.ExecuteContext(context.Background())
+	crash.ReleaseOutput() // a role ends in good order here, or has crashed
 	if err == nil {
 		return int(exitcode.OK)
 	}

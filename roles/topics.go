@@ -36,7 +36,8 @@ Everything an instance owns lies below its run root (--run-root; by default
   manager.sock                        where cop and server report to the manager
   server.sock                         heartbeats of the server
   trafficd.log                        the log of a daemon
-  last-good.yaml                      the configuration in force`),
+  last-good.yaml                      the configuration in force
+  crashes/                            how processes died: trafficd ctl crash list`),
 		page("exit-codes", "What exit codes mean", `
   0    done
   1    failed

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"trafficd/internal/witness"
+	"trafficd/roles/demo/witness"
 )
 
 // Stage is an instance between an origin and clients of all kinds that let nothing pass (package

@@ -99,6 +99,7 @@ func (c *cop) becameReady(w *ward, p process) {
 	w.clear()
 	c.first = false
 	c.about(c.log.Info(), w).Msg(w.role.String() + " is ready")
+	c.recordSuccessor(w)
 	if w.role == supervise.Manager {
 		c.managerReady(p.PID())
 	}
@@ -115,33 +116,24 @@ func (c *cop) died(w *ward, p process) {
 		return
 	}
 	now := c.env.now()
-	status, refusal := p.Status(), p.Refusal()
-	ready := w.readyFor(now)
+	d := c.deathOf(w)
 	level := zerolog.WarnLevel
 	if w.state == supervise.Draining || c.phase != running {
 		level = zerolog.InfoLevel
 	}
-	e := c.about(c.log.WithLevel(level), w).Stringer("status", status).Dur("ready_for_ms", ready)
-	if refusal != nil {
-		e = e.Str("reason", refusal.Error())
+	e := c.about(c.log.WithLevel(level), w).Stringer("status", d.Status).Dur("ready_for_ms", d.Ready)
+	if d.Refusal != "" {
+		e = e.Str("reason", d.Refusal)
 	}
 	e.Msg(w.role.String() + " died")
-	c.recordDeath(w, status, refusal, ready)
+	c.recordDeath(d)
 	c.buried(w, w.enter(supervise.Exit, now))
 	// The plan for the next manager comes before what waited for this one's end.
 	if w.role == supervise.Manager && c.phase == running {
-		c.succeed(now, status, refusal, ready)
-		c.managerDied(p.PID(), whyOf(status, refusal))
+		c.succeed(now, d)
+		c.managerDied(d.PID, d.Why())
 	}
 	w.drop()
-}
-
-// whyOf is a death in a few words.
-func whyOf(status supervise.Status, refusal error) string {
-	if refusal != nil {
-		return refusal.Error()
-	}
-	return status.String()
 }
 
 // buried keeps the books of a death. The server's are the manager's.
@@ -157,14 +149,14 @@ func (c *cop) buried(w *ward, do supervise.Action) {
 }
 
 // succeed decides when, and whether, the next manager is started.
-func (c *cop) succeed(now time.Time, status supervise.Status, refusal error, ready time.Duration) {
-	class := supervise.Classify(status)
-	reason := "manager died: " + status.String()
-	if refusal != nil {
-		reason = refusal.Error()
+func (c *cop) succeed(now time.Time, d supervise.Death) {
+	status, class := d.Status, supervise.Classify(d.Status)
+	reason := d.Refusal
+	if reason == "" {
+		reason = "manager died: " + status.String()
 	}
 	switch {
-	case c.first && (class == supervise.Permanent || refusal != nil):
+	case c.first && (class == supervise.Permanent || d.Refusal != ""):
 		// Nothing runs yet, and whoever started us should be told, not kept waiting.
 		code := exitcode.Failed
 		if status.Known && status.Signal == 0 && status.Code != 0 {
@@ -177,13 +169,13 @@ func (c *cop) succeed(now time.Time, status supervise.Status, refusal error, rea
 	case class == supervise.Done:
 		// Somebody asked this manager to go, not the instance: a planned restart. One
 		// that was never ready is still a failed start, or two of them would chase each other.
-		if ready > 0 {
+		if d.Ready > 0 {
 			c.due = now
 			return
 		}
-		c.failed(now, ready, supervise.FaultOwn)
+		c.failed(now, 0, supervise.FaultOwn)
 	default:
-		c.failed(now, ready, c.fault(&c.manager, status))
+		c.failed(now, d.Ready, d.Fault)
 	}
 }
 
@@ -338,6 +330,7 @@ func (c *cop) report(d supervise.Decision) {
 		e = e.Dur("since_ms", d.Since)
 	}
 	e.AnErr("error", d.Err).Msg(msg)
+	c.crashes.Judged(d)
 	c.count(d)
 }
 

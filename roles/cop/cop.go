@@ -15,6 +15,7 @@ import (
 	"trafficd/lockfile"
 	"trafficd/proc"
 	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heartbeat"
 	"trafficd/roles/internal/heritage"
@@ -99,6 +100,7 @@ func foreground(ctx context.Context, o Options) error {
 	}
 	defer log.Close()
 
+	stacksErr := crash.CatchOutput(root.Crashes(), "cop")
 	nameErr := proc.SetName("traffic_cop")
 	limit, limitErr := proc.RaiseNoFile()
 	// A server whose manager has died becomes our child, not init's, so that its death
@@ -106,7 +108,7 @@ func foreground(ctx context.Context, o Options) error {
 	reaperErr := proc.SetSubreaper(true)
 	for what, err := range map[string]error{
 		"heritage": inheritErr, "configuration": loadErr, "lock text": lock.TextError(),
-		"process name": nameErr, "descriptor limit": limitErr, "subreaper": reaperErr, "upgrade": resumeErr,
+		"process name": nameErr, "descriptor limit": limitErr, "subreaper": reaperErr, "upgrade": resumeErr, "stacks": stacksErr,
 	} {
 		if err != nil {
 			log.Warn().Err(err).Str("what", what).Msg("cop starts nevertheless")
@@ -138,6 +140,7 @@ func watchOver(ctx context.Context, b birth, e env, root runroot.Root, signals <
 	}
 	e.say, e.beat = sd.say, sd.beat
 	c := newCop(ctx, b, e)
+	c.crashes = newLedger(root, b)
 	reaper := proc.StartReaper(func(pid int, exit proc.Exit) {
 		c.post(func() { c.log.Debug().Int("process_pid", pid).Stringer("status", exit).Msg("reaped") })
 	})

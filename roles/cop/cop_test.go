@@ -119,7 +119,6 @@ type world struct {
 	report   program.Report
 	execErr  error
 	programs []*program.Program // of the managers that were started
-	deaths   []supervise.Death
 }
 
 func (w *world) Write(p []byte) (int, error) {
@@ -185,7 +184,6 @@ func newWorld(t *testing.T, options ...option) *world {
 			w.became, w.report = x, r
 			return errors.Join(errors.New("this process goes on"), w.execErr)
 		},
-		record: func(d supervise.Death) { w.deaths = append(w.deaths, d) },
 		start: func(x *program.Program, g uint64, h *heritage.Set) (process, error) {
 			w.programs = append(w.programs, x)
 			w.given = h.Names()

@@ -11,6 +11,7 @@ import (
 
 	"trafficd/proc"
 	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/program"
@@ -28,7 +29,6 @@ type env struct {
 	open   func(path, id string) (*program.Program, error)
 	ask    func(op string, body any, then func(error))                                          // a call to the manager; then runs on the loop
 	exec   func(x *program.Program, generation uint64, h *heritage.Set, r program.Report) error // returns if it failed
-	record func(supervise.Death)                                                                // nil: deaths are not recorded
 	probe  func(ctx context.Context, r supervise.Role) error                                    // one heartbeat
 	gate   supervise.GateEnv                                                                    // newCop sets Now and Report
 	load   func() (*config.Config, error)                                                       // the configuration as it is now
@@ -98,6 +98,8 @@ type cop struct {
 	replacing bool // making sure that the server is dead; a manager follows
 	seen      sight
 	unheard   map[string]bool // ops that the manager is to be told when its link is up
+
+	crashes crash.Ledger
 
 	phase   phase
 	linger  time.Time // how long to wait for adopted children of children at the end

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
@@ -70,6 +71,7 @@ func (w *world) nextManager(m *fake, s supervise.Status) *fake {
 
 func TestUpgrade(t *testing.T) {
 	w, m := upgrading(t)
+	s := w.recording()
 	next := w.nextManager(m, exited(0))
 	w.hold(next, stats.Starting)
 	close(next.ready)
@@ -80,8 +82,9 @@ func TestUpgrade(t *testing.T) {
 	if w.report.State != program.Done || len(w.report.Steps) != 3 {
 		t.Errorf("report %+v", w.report)
 	}
-	if n := len(w.deaths); n != 1 || w.deaths[0].Fault != supervise.FaultAsked {
-		t.Errorf("deaths %+v", w.deaths)
+	r := w.onRecord(s, m.pid, func(r crash.Summary) bool { return r.Successor != nil && r.Status.Known })
+	if r.Cause != crash.Asked || r.Reason != "upgrade" || r.Successor.PID != next.pid {
+		t.Errorf("record %+v", r)
 	}
 }
 

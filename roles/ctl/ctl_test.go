@@ -356,7 +356,8 @@ func TestStats(t *testing.T) {
 func TestStatusTable(t *testing.T) {
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	s := &control.Status{
-		RunRoot: "/run/trafficd", Phase: "running",
+		Survival: &control.Survival{CrashesMasked: 12, RequestsResumed: 340},
+		RunRoot:  "/run/trafficd", Phase: "running",
 		Cop:       control.Process{State: "ready", PID: 10, Generation: 1, Started: start, UptimeSeconds: 90061},
 		Manager:   control.Process{State: "ready", PID: 1234567, Generation: 12, Started: start, UptimeSeconds: 3720, Restarts: 11},
 		Server:    control.Process{State: "stopped", Generation: 4, Restarts: 3, Reason: "signal 9 (killed)", Retry: &control.Retry{InSeconds: 1.46, DelaySeconds: 4.04, Attempt: 3}},
@@ -371,7 +372,9 @@ func TestStatusTable(t *testing.T) {
 	if err := writeStatus(&b, s); err != nil {
 		t.Fatal(err)
 	}
-	want := `PROCESS  STATE    PID      GENERATION  UPTIME  RESTARTS
+	want := `crashes masked 12, requests resumed 340, requests lost 0
+
+PROCESS  STATE    PID      GENERATION  UPTIME  RESTARTS
 cop      ready    10       1           1d01h   0
 manager  ready    1234567  12          1h02m   11
 server   stopped  -        4           -       3

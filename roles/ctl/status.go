@@ -96,6 +96,11 @@ func (s *session) json(v any) error {
 
 // writeStatus is the status for people.
 func writeStatus(w io.Writer, s *control.Status) error {
+	if v := s.Survival; v != nil {
+		fmt.Fprintf(w, "crashes masked %d, requests resumed %d, requests lost %d\n\n", v.CrashesMasked, v.RequestsResumed, v.RequestsLost)
+	} else {
+		fmt.Fprint(w, "crashes masked, requests resumed, requests lost: not known\n\n")
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "PROCESS\tSTATE\tPID\tGENERATION\tUPTIME\tRESTARTS")
 	row := func(name string, p control.Process) {

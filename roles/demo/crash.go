@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"trafficd/internal/witness"
+	"trafficd/roles/demo/witness"
 	"trafficd/roles/internal/exitcode"
 )
 

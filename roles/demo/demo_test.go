@@ -14,9 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"trafficd/internal/witness"
 	"trafficd/lockfile"
 	"trafficd/proc"
+	"trafficd/roles/demo/witness"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/runroot"
 )

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"trafficd/internal/witness"
+	"trafficd/roles/demo/witness"
 )
 
 // scene is what there is to show at one instant.

@@ -41,13 +41,14 @@ var routes = map[string]route{
 	control.PathDrain:        {http.MethodPost, (*controller).drain},
 	control.PathStop:         {http.MethodPost, (*controller).stop},
 	control.PathLogReopen:    {http.MethodPost, (*controller).logReopen},
+	control.PathCrashes:      {http.MethodGet, (*controller).crashList},
 	control.PathUpgrade:      {http.MethodPost, (*controller).upgrade},
 	heartbeat.Path:           {http.MethodGet, (*controller).heartbeat},
 }
 
 // ServeHTTP implements http.Handler.
 func (c *controller) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	to, ok := routes[r.URL.Path]
+	to, ok := routeOf(r.URL.Path)
 	if r.URL.Path != heartbeat.Path {
 		c.m.do(r.Context(), func() { c.m.estate.region.Manager().Inc(stats.ControlRequests) })
 	}

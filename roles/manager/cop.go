@@ -52,6 +52,7 @@ func (m *manager) copConnected(l line) {
 		c.met = m.env.now()
 	}
 	m.log.Info().Int("process_pid", h.PID).Uint64("generation", h.Generation).Msg("link to cop is up")
+	m.recordSuccessor(roleCop, h.PID, h.Generation, m.env.now())
 	m.estate.changed = true // it holds what it inherited, if that
 	c.retryAt = time.Time{}
 	m.tellCop()
@@ -111,6 +112,7 @@ func (m *manager) copDied(p process) {
 		ready = max(now.Sub(c.met), 1)
 	}
 	m.log.Warn().Int("process_pid", p.PID()).Stringer("status", p.Status()).Uint64("generation", c.generation).Msg("cop died")
+	m.recordDeath(m.deathOfCop(p, ready))
 	r := m.estate.region.Role(stats.RoleCop)
 	r.Deaths.Add(1)
 	r.Leave(p.PID())

@@ -277,7 +277,7 @@ func (m *manager) adopt(h link.Hello) *unit {
 		m.active = u
 	default:
 		// It let go of the lock: an earlier manager has replaced it, and it finishes what it began.
-		u.asked = true
+		u.asked, u.served = true, true
 		u.enter(supervise.Adopted, now)
 		u.enter(supervise.Stop, now)
 		m.old[u] = true
@@ -374,7 +374,7 @@ func (m *manager) overtakes(u *unit) {
 // leaves takes in that the active server goes by itself: somebody sent it a signal.
 func (m *manager) leaves(u *unit) {
 	m.about(m.log.Warn(), u).Msg("server leaves unasked")
-	u.reason = "it left unasked"
+	u.reason = "the server itself was asked to stop"
 	u.enter(supervise.Stop, m.env.now())
 	m.due = m.env.now()
 }

@@ -12,6 +12,7 @@ import (
 
 	"trafficd/proc"
 	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/program"
@@ -27,7 +28,6 @@ type env struct {
 	adopt  func(pid int, startTime uint64, known bool) (process, error)                  // a server that dialled in, or that shared memory names (known)
 	holder func() (pid int)                                                              // of server.lock; 0: nobody, or not known
 	gate   supervise.GateEnv                                                             // newManager sets Now and Report
-	record func(supervise.Death)                                                         // nil: deaths are not recorded
 	load   func() (*config.Config, error)                                                // may block
 	save   func(*config.Config) error                                                    // last-good; may block
 	tune   func(*config.Config)                                                          // the log's level
@@ -101,10 +101,12 @@ type manager struct {
 	trial       *trial                     // of another executable; nil: there is none
 	lastUpgrade *program.Report            // as cop said it; nil: there was none
 
-	cop copWard
+	cop     copWard
+	crashes crash.Ledger
 
-	phase phase
-	done  bool
+	phase   phase
+	stopped time.Time // when the instance was told to stop; zero: it was not
+	done    bool
 }
 
 // restarts is what came of a restart.
@@ -145,6 +147,7 @@ func newManager(e env, log zerolog.Logger, self birth, cfg *config.Config, es *e
 	m.work, m.rest = context.WithCancel(context.Background())
 	m.env.gate.Now = e.now
 	m.env.gate.Report = func(d supervise.Decision) { m.post(func() { m.report(d) }) }
+	m.crashes = newLedger(self)
 	m.gate = supervise.NewGate(supervise.KillAll, m.env.gate)
 	m.apply(cfg)
 	return m

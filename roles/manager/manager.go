@@ -18,6 +18,7 @@ import (
 	"trafficd/lockfile"
 	"trafficd/proc"
 	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/link"
@@ -90,10 +91,12 @@ func live(ctx context.Context, o Options) error {
 		return err
 	}
 	defer log.Close()
+	stacksErr := crash.CatchOutput(root.Crashes(), "manager")
 	nameErr := proc.SetName("traffic_manager")
 	_, limitErr := proc.RaiseNoFile()
 	for what, err := range map[string]error{
 		"heritage": inheritErr, "statistics": statsErr, "lock text": lock.TextError(), "process name": nameErr, "descriptor limit": limitErr,
+		"stacks": stacksErr,
 	} {
 		if err != nil {
 			log.Warn().Err(err).Str("what", what).Msg("manager starts nevertheless")

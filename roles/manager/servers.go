@@ -100,6 +100,7 @@ func (m *manager) becameReady(u *unit) {
 	m.lastExit = ""
 	m.about(m.log.Info(), u).Bool("took_over", u.took).Msg("server ready")
 	m.tried(u)
+	m.recordSuccessor(roleServer, u.p.PID(), u.generation, u.since)
 	if u.line != nil && u.cfg != m.cfg {
 		m.publish(u)
 	}
@@ -260,19 +261,15 @@ func (m *manager) discard(u *unit, why string) {
 
 // died takes in that a server is gone.
 func (m *manager) died(u *unit) {
-	now := m.env.now()
-	ready := u.readyFor(now)
-	standing := u.state == supervise.Standby
-	do := u.enter(supervise.Exit, now)
-	unasked := do != supervise.Finish && !u.asked
-	d := m.deathOf(u, !unasked)
-	d.Ready = ready
+	d := m.deathOf(u)
+	u.enter(supervise.Exit, m.env.now())
+	unasked := d.Fault != supervise.FaultAsked
 	level := zerolog.InfoLevel
 	if unasked {
 		level = zerolog.WarnLevel
 	}
-	e := m.about(m.log.WithLevel(level), u).Stringer("status", d.Status).Dur("ready_for_ms", ready).
-		Bool("asked", !unasked).Bool("standby", standing || d.Standby).Str("fault", string(d.Fault))
+	e := m.about(m.log.WithLevel(level), u).Stringer("status", d.Status).Dur("ready_for_ms", d.Ready).
+		Bool("asked", !unasked).Bool("standby", d.Standby).Str("fault", string(d.Fault))
 	if d.Refusal != "" {
 		e = e.Str("reason", d.Refusal)
 	}
@@ -290,14 +287,6 @@ func (m *manager) died(u *unit) {
 		u.p.Release()
 	}
 	m.relieved()
-}
-
-// whyOf is a death in a few words.
-func whyOf(d supervise.Death) string {
-	if d.Refusal != "" {
-		return d.Refusal
-	}
-	return d.Status.String()
 }
 
 // bury keeps the books of a death.
@@ -344,7 +333,7 @@ func (m *manager) lost(u *unit, d supervise.Death) {
 // stillborn takes in the death of a server that never was active.
 func (m *manager) stillborn(u *unit, d supervise.Death) {
 	u.p.Release()
-	err := fmt.Errorf("the new server (pid %d) did not become ready: %s", u.p.PID(), whyOf(d))
+	err := fmt.Errorf("the new server (pid %d) did not become ready: %s", u.p.PID(), d.Why())
 	if m.active.serves() {
 		err = fmt.Errorf("%w; the old server serves on", err)
 		if !m.planned.IsZero() {
@@ -366,7 +355,7 @@ func (m *manager) succeed(d supervise.Death) {
 		m.due, m.delay = now, 0
 		return
 	}
-	m.lastExit = whyOf(d)
+	m.lastExit = d.Why()
 	if supervise.Classify(d.Status) == supervise.Permanent {
 		m.alarm = "server is not started again: " + m.lastExit
 		m.log.Error().Str("alarm", m.alarm).Stringer("status", d.Status).Msg("server is not started again")
@@ -469,6 +458,7 @@ func (m *manager) report(d supervise.Decision) {
 		e = e.Stringer("outcome", d.Outcome).Dur("took_ms", d.Since)
 	}
 	e.AnErr("error", d.Err).Msg(msg)
+	m.crashes.Judged(d)
 	r := m.serverRecord()
 	condemned(r, d)
 	switch {

@@ -12,7 +12,8 @@ import (
 func (m *manager) status() control.Status {
 	now := m.env.now()
 	s := control.Status{
-		RunRoot: m.self.runRoot, Phase: m.phase.String(),
+		Survival: m.survival(),
+		RunRoot:  m.self.runRoot, Phase: m.phase.String(),
 		Cop:        m.recorded(stats.RoleCop, now),
 		Manager:    m.recorded(stats.RoleManager, now),
 		Server:     m.serverStatus(now),

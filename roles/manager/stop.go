@@ -53,6 +53,9 @@ func (m *manager) stop(p phase) {
 	if p == leaving {
 		return
 	}
+	if m.stopped.IsZero() {
+		m.stopped = m.env.now()
+	}
 	// The drain of an old phase may be longer than the new one's patience.
 	for _, u := range m.units() {
 		if u.killing {

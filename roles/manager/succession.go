@@ -42,7 +42,7 @@ func (m *manager) relieve(now time.Time) {
 
 // yield asks the active server to stop dead. Whether it answers does not matter: its end does.
 func (m *manager) yield(a *unit) {
-	a.asked, a.yielding, a.reason = true, true, "yield"
+	a.asked, a.yielding, a.reason = true, true, m.purpose()
 	m.relief = relief{old: a}
 	m.about(m.log.Info(), a).Int("successor_pid", pidOf(m.next)).Msg("server is to yield")
 	l, p := a.line, a.p
@@ -66,6 +66,14 @@ func (m *manager) yield(a *unit) {
 			})
 		}
 	})
+}
+
+// purpose is for what the active server is asked to make way.
+func (m *manager) purpose() string {
+	if m.trial != nil {
+		return "upgrade"
+	}
+	return "restart"
 }
 
 // staysOn takes in that the active server does not make way.
@@ -93,6 +101,7 @@ func (m *manager) overtaken(a *unit) {
 	m.active = nil
 	m.old[a] = true
 	a.parked, a.retiring = false, false
+	a.overtakenAt = m.env.now()
 	m.endWithin(a, max(m.cfg.Supervision.StopGrace, time.Millisecond), "its standby has taken over")
 	if a.asked {
 		return

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/link"
 	"trafficd/roles/internal/supervise"
@@ -71,6 +72,7 @@ func TestStandbyTakesOver(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			custodyStory(t, "", func(w *world) {
 				first, second := w.pair()
+				s := w.recording()
 				tt.tell(first, second)
 				third := w.server(3)
 				w.expect("ready", second)
@@ -79,8 +81,9 @@ func TestStandbyTakesOver(t *testing.T) {
 				if r := w.m.serverRecord(); r.Restarts.Load() != 1 || r.Deaths.Load() != 1 {
 					t.Errorf("%d restarts, %d deaths, want one of each", r.Restarts.Load(), r.Deaths.Load())
 				}
-				if len(w.deaths) != 1 || w.deaths[0].PID != first.pid || w.deaths[0].Fault != supervise.FaultOutside || w.deaths[0].Standby {
-					t.Errorf("deaths recorded: %+v", w.deaths)
+				written()
+				if list, err := s.List(); err != nil || len(list) != 1 || list[0].Dead.PID != first.pid || list[0].Cause != crash.Outside || list[0].Standby {
+					t.Errorf("deaths recorded: %+v, %v", list, err)
 				}
 				w.on(func() {
 					if f := w.m.causeOf(1); f != supervise.FaultOutside {
@@ -155,11 +158,13 @@ func TestCrashLoopIsSlowedDown(t *testing.T) {
 func TestStandbyDies(t *testing.T) {
 	custodyStory(t, "", func(w *world) {
 		first, second := w.pair()
+		s := w.recording()
 		second.die(killed)
 		w.server(3).stands()
 		w.expect("ready", first)
-		if len(w.deaths) != 1 || !w.deaths[0].Standby {
-			t.Errorf("deaths recorded: %+v", w.deaths)
+		written()
+		if list, err := s.List(); err != nil || len(list) != 1 || !list[0].Standby {
+			t.Errorf("deaths recorded: %+v, %v", list, err)
 		}
 	})
 }
@@ -169,6 +174,7 @@ func TestStandbyDies(t *testing.T) {
 func TestStandbyHangs(t *testing.T) {
 	custodyStory(t, "health: {interval: 2s, timeout: 1s, kill_grace: 1s}\n", func(w *world) {
 		first, second := w.pair()
+		s := w.recording()
 		second.refuses(opPing, errNo)
 		second.deaf.Store(true)
 		time.Sleep(10 * time.Second)
@@ -177,8 +183,9 @@ func TestStandbyHangs(t *testing.T) {
 		}
 		w.server(3).stands()
 		w.expect("ready", first)
-		if len(w.deaths) != 1 || w.deaths[0].Fault != supervise.FaultHang {
-			t.Errorf("deaths recorded: %+v", w.deaths)
+		written()
+		if list, err := s.List(); err != nil || len(list) != 1 || list[0].Cause != crash.Gate || !list[0].Standby {
+			t.Errorf("deaths recorded: %+v, %v", list, err)
 		}
 	})
 }

@@ -54,13 +54,14 @@ type unit struct {
 	journal uint64
 	stood   time.Time // when it began to stand by; zero: it has not
 	took    bool      // it has server.lock, by its own doing
-	// overtaken: its standby has taken over, and its death has not been seen yet.
-	overtaken bool
-	yielding  bool // a "yield" is under way
-	strikes   supervise.Strikes
-	verdict   supervise.Verdict
-	probing   bool
-	probed    time.Time
+	// overtaken: its standby has taken over, unasked, and its death has not been seen yet.
+	overtaken   bool
+	overtakenAt time.Time // when its standby said so, asked or not; zero: it has not
+	yielding    bool      // a "yield" is under way
+	strikes     supervise.Strikes
+	verdict     supervise.Verdict
+	probing     bool
+	probed      time.Time
 
 	// The hand-over. turn answers its "ready" call; nil: it has not called, or was answered.
 	turn     func(error)
@@ -104,6 +105,10 @@ func (u *unit) answer(err error) {
 func (u *unit) serves() bool {
 	return u != nil && (u.state == supervise.Ready || u.parked || u.told && !u.state.Ends())
 }
+
+// placed reports whether the unit has, had or was to have the server's place, as far as we have been told. A unit that is
+// not is a standby, or on its way to be one.
+func (u *unit) placed() bool { return u.served || u.took || u.told || u.cold }
 
 // stands reports whether the unit could take the active one's place: it waits for that one's
 // death, or for our word.

@@ -200,7 +200,7 @@ func (m *manager) failedTrial(u *unit, d supervise.Death) {
 	if t == nil || t.gen != u.generation || d.Fault == supervise.FaultAsked || m.phase != running {
 		return
 	}
-	t.failed = fmt.Sprintf("the new server (pid %d) died within its probation: %s", d.PID, whyOf(d))
+	t.failed = fmt.Sprintf("the new server (pid %d) died within its probation: %s", d.PID, d.Why())
 	m.log.Error().Str("reason", t.failed).Msg("server is rolled back")
 	if m.active != nil && m.active != u {
 		m.tried(m.active) // it was faster than the kernel

@@ -41,7 +41,6 @@ type world struct {
 	holder   int // of server.lock
 	config   string
 	custody  bool
-	deaths   []supervise.Death
 	upgraded []program.Step
 	saved    []*config.Config
 	over     chan struct{}
@@ -150,11 +149,10 @@ func (w *world) env() env {
 			Holder:  func(supervise.Role) (pid int, err error) { locked(func() { pid = w.holder }); return pid, nil },
 			Inspect: w.inspect,
 		},
-		load:   w.load,
-		record: func(d supervise.Death) { locked(func() { w.deaths = append(w.deaths, d) }) },
-		save:   func(c *config.Config) error { locked(func() { w.saved = append(w.saved, c) }); return nil },
-		tune:   func(*config.Config) {},
-		open:   func(path, id string) (*program.Program, error) { return &program.Program{Path: path, ID: id}, nil },
+		load: w.load,
+		save: func(c *config.Config) error { locked(func() { w.saved = append(w.saved, c) }); return nil },
+		tune: func(*config.Config) {},
+		open: func(path, id string) (*program.Program, error) { return &program.Program{Path: path, ID: id}, nil },
 		try: func(_ context.Context, path string) (*program.Program, error) {
 			return &program.Program{Path: path, ID: "new"}, nil
 		},

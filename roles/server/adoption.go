@@ -22,8 +22,9 @@ import (
 //
 //	read      what the journal says, and with it which memory is in use
 //	receive   the descriptors, from the dead server's keeper
-//	goOn      fetches, then what follows them, then the connections to origins, and start all of it;
-//	          idle connections last
+//	goOn      fetches, then what follows them, then the connections to origins, and start all of it:
+//	          as soon as all that is in progress has come
+//	take      idle connections as they come, some at a time
 //
 // It may be killed anywhere: nothing in the journal changes before a connection is
 // touched, and what has been received is in this process's own keeper. Owned by the goroutine that takes over.
@@ -37,6 +38,9 @@ type adoption struct {
 	leaders  map[uint64][]*transaction.Resumed // by the cookie of the leader's connection
 	starts   [][]func()                        // by loop
 	gaps     []int                             // accepted, and nothing more
+	idle     [][]*leftover                     // by loop: nothing is in progress on them, and they are still to be handed over
+	idles    int                               // clients' connections of this kind
+	active   bool                              // what is in progress goes on
 	accused  []uint64                          // by loop: whose request the dead server was at
 	held     map[*transaction.Resumed]*suspect // by the fetch that it leads; nil for one that leads none
 	suspects []*suspect
@@ -58,7 +62,8 @@ func newAdoption(k *keeping) *adoption {
 	return &adoption{
 		k: k, workers: k.server.workers, slots: map[uint64]*leftover{}, joined: map[uint64]*leftover{},
 		fetches: map[custody.Name]*transaction.Resumed{}, leaders: map[uint64][]*transaction.Resumed{},
-		starts: make([][]func(), len(k.server.workers)), held: map[*transaction.Resumed]*suspect{},
+		starts: make([][]func(), len(k.server.workers)), idle: make([][]*leftover, len(k.server.workers)),
+		held: map[*transaction.Resumed]*suspect{},
 	}
 }
 
@@ -143,17 +148,10 @@ func (a *adoption) receive() error {
 		return err
 	}
 	for k := range c.All() {
-		if l := a.slots[k.Cookie]; l != nil {
-			l.fd = k.FD
-			continue
+		if !a.active && c.First() && a.complete() {
+			a.goOn()
 		}
-		// Without a slot: it was accepted and not read from, or it was being closed.
-		p, err := queue.ReadProgress(k.FD, queue.Passive)
-		if err == nil && p.Written == 0 && p.Consumed == 0 && !p.State.WeDone() {
-			a.gaps = append(a.gaps, k.FD)
-			continue
-		}
-		sock.Close(k.FD)
+		a.take(k)
 	}
 	// A predecessor that received an END and died has made this keeper's missing; whether anything is, the
 	// slots tell.
@@ -164,32 +162,56 @@ func (a *adoption) receive() error {
 	return nil
 }
 
-// goOn restores everything while the loops stand still, and starts it.
+// take takes one descriptor.
+func (a *adoption) take(k queue.Kept) {
+	l := a.slots[k.Cookie]
+	if l == nil {
+		// Without a slot: it was accepted and not read from, or it was being closed.
+		p, err := queue.ReadProgress(k.FD, queue.Passive)
+		if err == nil && p.Written == 0 && p.Consumed == 0 && !p.State.WeDone() {
+			a.gaps = append(a.gaps, k.FD)
+			return
+		}
+		sock.Close(k.FD)
+		return
+	}
+	l.fd = k.FD
+	if !a.atRest(l) {
+		return
+	}
+	a.idle[l.loop] = append(a.idle[l.loop], l)
+	if l.slot.Kind() == custody.Client {
+		a.idles++
+	}
+	if a.active && len(a.idle[l.loop]) >= idleChunk {
+		a.goOnIdle(l.loop)
+	}
+}
+
+// atRest reports whether nothing is in progress on a connection.
+func (a *adoption) atRest(l *leftover) bool {
+	return l.tag == custody.Nothing && a.joined[l.cookie] == nil
+}
+
+// complete reports whether every connection that something is in progress on has come.
+func (a *adoption) complete() bool {
+	for _, l := range a.order {
+		if l.fd < 0 && !a.atRest(l) {
+			return false
+		}
+	}
+	return true
+}
+
+// goOn restores what is in progress while the loops stand still, and starts it.
 func (a *adoption) goOn() {
+	a.active = true
 	thaw := a.k.server.freeze()
 	a.resumeFetches()
 	a.resumeSessions()
 	a.resumeExchanges()
 	a.resumeTunnels()
 	a.settle()
-	var idle []*leftover
-	for _, l := range a.order {
-		switch {
-		case l.done:
-		case l.fd < 0 && l.tag == custody.Nothing && a.joined[l.cookie] != nil: // its tunnel's
-		case l.fd < 0:
-			a.lose(l, "its descriptor never came")
-		case l.tag != custody.Nothing || a.joined[l.cookie] != nil:
-		case l.slot.Kind() == custody.Client:
-			idle = append(idle, l)
-			a.tell(l, crash.Connection{Kind: crash.Client, Peer: sock.Peer(l.fd).String(), State: crash.Idle, Outcome: crash.Resumed})
-		default:
-			a.drop(l) // an idle connection to an origin
-		}
-	}
-	for range a.gaps {
-		a.told.Add(crash.Connection{Kind: crash.Client, State: crash.AcceptGap, Outcome: crash.Resumed})
-	}
 	if a.k.before.PID != 0 && !a.k.before.Asked {
 		a.workers[0].row.Inc(stats.CrashesMasked)
 	}
@@ -210,39 +232,70 @@ func (a *adoption) goOn() {
 	for _, who := range a.suspects {
 		go who.judge()
 	}
-	a.goOnIdle(idle)
+	for loop := range a.idle {
+		a.goOnIdle(loop)
+	}
+}
+
+// finish goes on with what is left when the last descriptor has come, and gives up what has
+// not.
+func (a *adoption) finish() {
+	if !a.active {
+		a.goOn()
+	}
+	var missing []*leftover
+	for _, l := range a.order {
+		if l.fd < 0 && !l.done {
+			missing = append(missing, l)
+		}
+	}
+	if len(missing) > 0 {
+		thaw := a.k.server.freeze()
+		for _, l := range missing {
+			a.lose(l, "its descriptor never came")
+		}
+		thaw()
+	}
+	for loop := range a.idle {
+		a.goOnIdle(loop)
+	}
 	for i, fd := range a.gaps {
+		a.told.Add(crash.Connection{Kind: crash.Client, State: crash.AcceptGap, Outcome: crash.Resumed})
 		w := a.workers[i%len(a.workers)]
 		w.loop.Post(func() { w.serve(fd, sock.Peer(fd)) })
 	}
-	a.k.server.each(func(*worker) {}) // the active ones go on
 	queue.Killpoint(custody.StepServing)
 }
 
-// idleChunk is how many idle connections a loop takes in one turn.
-const idleChunk = 256
+// idleChunk is how many idle connections a loop takes in one turn: what is in progress goes on in
+// between.
+const idleChunk = 64
 
-func (a *adoption) goOnIdle(ls []*leftover) {
-	chunks := make([][]*leftover, len(a.workers))
-	flush := func(loop int) {
-		w, chunk := a.workers[loop], chunks[loop]
-		chunks[loop] = nil
+// goOnIdle hands the idle connections of a loop over to it; those to origins are closed.
+func (a *adoption) goOnIdle(loop int) {
+	w, chunk := a.workers[loop], a.idle[loop]
+	a.idle[loop] = nil
+	for len(chunk) > 0 {
+		n := min(len(chunk), idleChunk)
+		some := chunk[:n]
+		chunk = chunk[n:]
 		w.loop.Post(func() {
-			for _, l := range chunk {
-				w.row.Inc(stats.ClientConnectionsCurrent)
-				w.host.ResumeIdle(l.fd, sock.Peer(l.fd), l.slot)
+			for _, l := range some {
+				w.resumeIdle(l)
 			}
 		})
 	}
-	for _, l := range ls {
-		chunks[l.loop] = append(chunks[l.loop], l)
-		if len(chunks[l.loop]) == idleChunk {
-			flush(l.loop)
-		}
+}
+
+func (w *worker) resumeIdle(l *leftover) {
+	if l.slot.Kind() != custody.Client {
+		w.host.Book.Ledger.Close(l.slot)
+		sock.Close(l.fd)
+		return
 	}
-	for loop := range chunks {
-		flush(loop)
-	}
+	w.row.Inc(stats.ClientConnectionsCurrent)
+	w.row.Inc(stats.ConnectionsAdopted)
+	w.host.ResumeIdle(l.fd, l.slot)
 }
 
 // resumeFetches makes the fetches and finds out who leads them.
@@ -458,6 +511,9 @@ func (a *adoption) report(began time.Time) {
 		return
 	}
 	took := time.Since(began)
+	if a.idles > 0 {
+		a.told.Rest = append(a.told.Rest, crash.Count{State: crash.Idle, Outcome: crash.Resumed, N: a.idles})
+	}
 	e := s.log.Info().Dur("took", took).Int("lost", a.told.Total(crash.Lost))
 	for state, key := range stateKeys {
 		if n := a.resumed(state); n > 0 {

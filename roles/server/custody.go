@@ -23,8 +23,9 @@ import (
 type keeping struct {
 	server  *Server
 	journal *queue.Journal
-	in      int // what a keeper sends goes in here
-	out     int // and comes out here
+	in      int    // what a keeper sends goes in here
+	out     int    // and comes out here
+	busy    []byte // see custody.NewBook
 	lock    *lockfile.Lock
 	before  predecessor
 
@@ -99,11 +100,18 @@ func (s *Server) newKeeping() (*keeping, error) {
 	if err := queue.GrowTable(int(min(limit, maxTable))); err != nil {
 		s.log.Warn().Err(err).Msg("descriptor table")
 	}
-	return &keeping{server: s, journal: j, in: in, out: out}, nil
+	busy, err := unix.Mmap(-1, 0, int(min(max(limit, 1024), maxBusy)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("map memory: %w", err)
+	}
+	return &keeping{server: s, journal: j, in: in, out: out, busy: busy}, nil
 }
 
 // maxTable bounds how far the descriptor table is grown ahead: 8 bytes each.
 const maxTable = 128 << 10
+
+// maxBusy bounds the descriptors that can be sent first.
+const maxBusy = 1 << 20
 
 // arena makes the memory of loop i for bytes in flight.
 func (s *Server) arena(i int) (*buffer.Arena, error) {
@@ -153,7 +161,7 @@ func (s *Server) takeOver(lock *lockfile.Lock) error {
 	if err := a.receive(); err != nil {
 		s.log.Error().Err(err).Msg("custody")
 	}
-	a.goOn()
+	a.finish()
 	k.journal.MarkReceived()
 	a.report(began)
 	return nil
@@ -179,7 +187,7 @@ var keeperAdj = -900
 func (k *keeping) startKeeper(generation uint64) error {
 	keeper, err := queue.StartKeeper(queue.KeeperOptions{
 		End: k.in, Generation: generation, Kinds: queue.KindTCP,
-		CloseFirst: k.lock.Descriptors(), Threads: k.journal.Notices(), OOMScoreAdj: &keeperAdj,
+		First: k.busy, CloseFirst: k.lock.Descriptors(), Threads: k.journal.Notices(), OOMScoreAdj: &keeperAdj,
 	})
 	if err != nil {
 		return err

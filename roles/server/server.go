@@ -18,6 +18,7 @@ import (
 	"trafficd/proc"
 	"trafficd/queue"
 	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/logging"
@@ -106,6 +107,9 @@ func (s *Server) run(ctx context.Context, o Options) error {
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGHUP)
 	if err := s.inherit(o); err != nil {
 		return err
+	}
+	if err := crash.CatchOutput(s.root.Crashes(), "server"); err != nil {
+		s.log.Warn().Err(err).Msg("stacks of a crash will not be recorded")
 	}
 	cfg, err := s.attach(ctx)
 	if err != nil {

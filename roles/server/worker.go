@@ -50,7 +50,7 @@ func (s *Server) newWorker(i int, loop *eventloop.Loop) (*worker, error) {
 	w := &worker{server: s, index: i, loop: loop, row: s.bank.Row(i)}
 	var book *custody.Book // its ledger comes with the take-over
 	if s.custody != nil {
-		book = custody.NewBook(s.custody.journal, i, arena)
+		book = custody.NewBook(s.custody.journal, i, arena, s.custody.busy)
 	}
 	w.env = &transaction.Env{
 		Loop:     loop,

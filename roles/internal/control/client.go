@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/runroot"
 	"trafficd/roles/internal/stats"
@@ -111,6 +112,18 @@ func (c *Client) Upgrade(ctx context.Context, u Upgrade) (*UpgradeReport, error)
 // ReopenLog has every process reopen its log.
 func (c *Client) ReopenLog(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, PathLogReopen, nil, nil)
+}
+
+// Crashes asks for the records of deaths.
+func (c *Client) Crashes(ctx context.Context) (*Crashes, error) {
+	var a Crashes
+	return &a, c.do(ctx, http.MethodGet, PathCrashes, nil, &a)
+}
+
+// Crash asks for one record, by its ID, the beginning of it, or "last".
+func (c *Client) Crash(ctx context.Context, id string) (*crash.Record, error) {
+	var r crash.Record
+	return &r, c.do(ctx, http.MethodGet, PathCrashes+"/"+url.PathEscape(id), nil, &r)
 }
 
 func (c *Client) do(ctx context.Context, method, path string, body, answer any) error {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/program"
 )
@@ -19,11 +20,21 @@ const (
 	PathDrain        = "/v1/drain"
 	PathStop         = "/v1/stop"
 	PathLogReopen    = "/v1/log/reopen"
+	PathCrashes      = "/v1/crashes" // and below it, one record each
 	PathUpgrade      = "/v1/upgrade"
 )
 
+// Survival is what the deaths of servers have cost the clients, since the instance began.
+type Survival struct {
+	CrashesMasked   uint64 `json:"crashes_masked"`
+	RequestsResumed uint64 `json:"requests_resumed"`
+	RequestsLost    uint64 `json:"requests_lost"`
+}
+
 // Status is an instance at one instant.
 type Status struct {
+	*Survival // first of all; nil: nobody can tell
+
 	RunRoot string `json:"run_root"`
 	Phase   string `json:"phase"` // running, stopping
 
@@ -119,6 +130,11 @@ type Change struct {
 	Old          string `json:"old"`
 	New          string `json:"new"`
 	NeedsRestart bool   `json:"needs_restart"` // in force only with a new process
+}
+
+// Crashes are the records of deaths, the newest first.
+type Crashes struct {
+	Crashes []crash.Summary `json:"crashes"`
 }
 
 // Restart asks for a new process.

@@ -456,6 +456,21 @@ func TestLedger(t *testing.T) {
 	if r.Cause != Gate || *r.Successor != next || r.TookMS != 1000 {
 		t.Errorf("record %+v", r.Summary)
 	}
+	// One who follows follows all whose place was empty.
+	second := Process{Role: dead.Role, PID: 90, StartTime: 900}
+	must(t, l.Died(d, true)())
+	must(t, l.Died(Death{When: noon.Add(time.Second), Dead: second}, true)())
+	must(t, l.Succeeded(Process{Role: dead.Role, PID: 91}, noon.Add(2*time.Second))())
+	if r, err = s.Load(second.ID()); err != nil || r.Successor == nil || r.Successor.PID != 91 || r.TookMS != 1000 {
+		t.Errorf("record %+v, %v", r.Summary, err)
+	}
+	for n := range 2 * maxVacant {
+		l.Died(Death{When: noon, Dead: Process{Role: dead.Role, PID: 100 + n}}, true)
+	}
+	if n := len(l.vacant[dead.Role]); n != maxVacant {
+		t.Errorf("%d vacancies are remembered", n)
+	}
+	must(t, l.Succeeded(second, noon)())
 	must(t, l.Died(Death{When: noon, Dead: next}, false)())
 	if l.Succeeded(dead, noon) != nil {
 		t.Error("the place of one that was replaced before counts as empty")
@@ -464,6 +479,63 @@ func TestLedger(t *testing.T) {
 	none.Judged(supervise.Decision{})
 	if none.Died(d, true) != nil || none.Succeeded(next, noon) != nil {
 		t.Error("a ledger without a store has work to do")
+	}
+}
+
+// What a supervisor knows for certain is on record; the rest is found out from what the dead has left.
+func TestDeathOf(t *testing.T) {
+	known := supervise.Status{Known: true, Signal: 9}
+	for _, tt := range []struct {
+		d      supervise.Death
+		cause  Cause
+		reason string
+	}{
+		{supervise.Death{Status: known, Fault: supervise.FaultOutside}, Outside, ""},
+		{supervise.Death{Status: known, Fault: supervise.FaultHang}, Gate, ""},
+		{supervise.Death{Status: supervise.Status{Known: true}, Fault: supervise.FaultAsked, Reason: "upgrade"}, Asked, "upgrade"},
+		{supervise.Death{Status: supervise.Status{Known: true}, Fault: supervise.FaultAsked}, Asked, "restart"},
+		{supervise.Death{Status: supervise.Status{Known: true, Code: 1}, Fault: supervise.FaultOwn, Refusal: "no memory"}, Exit, "no memory"},
+		{supervise.Death{Status: supervise.Status{Known: true, Signal: 11}, Fault: supervise.FaultOwn}, Fault, ""},
+		{supervise.Death{Fault: supervise.FaultUnknown}, Unknown, ""},
+	} {
+		tt.d.Role, tt.d.PID, tt.d.StartTime, tt.d.Generation = dead.Role, dead.PID, dead.StartTime, dead.Generation
+		tt.d.Time, tt.d.Uptime, tt.d.Standby = noon, time.Minute, true
+		s := newStore(t)
+		must(t, s.Bury(DeathOf(tt.d)))
+		r, err := s.Load("last")
+		must(t, err)
+		if r.Dead != dead || !r.When.Equal(noon) || r.UptimeSeconds != 60 || r.Cause != tt.cause || r.Reason != tt.reason || !r.Standby {
+			t.Errorf("%+v is on record as %+v", tt.d, r.Summary)
+		}
+	}
+}
+
+// A "standby" whose connections somebody has adopted was the server, whatever its supervisor knew.
+func TestAdoptedStandbyWasTheServer(t *testing.T) {
+	s := newStore(t)
+	d := killed(manager)
+	d.Standby = true
+	must(t, s.WriteDeath(d))
+	must(t, s.WriteAdoption(adopted()))
+	if r, err := s.Load("last"); err != nil || r.Standby {
+		t.Errorf("record %+v, %v", r.Summary, err)
+	}
+}
+
+// Whose gate it was knows why, in whatever order the parts are read.
+func TestGatesReasonIsBelieved(t *testing.T) {
+	knows, sees := killed(Process{Role: "cop"}), killed(manager)
+	knows.Cause, knows.Gate = Gate, "no progress"
+	sees.Cause, sees.Reason = Gate, "SIGABRT: abort"
+	for _, parts := range [][2]*Death{{&knows, &sees}, {&sees, &knows}} {
+		var r Record
+		r.Cause = Unknown
+		for _, d := range parts {
+			r.addDeath(d)
+		}
+		if r.Reason != "no progress" {
+			t.Errorf("reason %q", r.Reason)
+		}
 	}
 }
 

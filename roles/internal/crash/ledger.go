@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"errors"
 	"time"
 
 	"trafficd/roles/internal/supervise"
@@ -12,9 +13,12 @@ import (
 type Ledger struct {
 	store   Store
 	self    Process
-	reasons map[int]string     // of kills by the gate, by PID
-	vacant  map[string]vacancy // by role
+	reasons map[int]string       // of kills by the gate, by PID
+	vacant  map[string][]vacancy // by role, the oldest first; one who follows follows all of them
 }
+
+// maxVacant bounds the deaths of one role that wait for a successor.
+const maxVacant = 16
 
 type vacancy struct {
 	dead Process
@@ -23,7 +27,7 @@ type vacancy struct {
 
 // NewLedger makes the ledger of a supervisor.
 func NewLedger(store Store, self Process) Ledger {
-	return Ledger{store: store, self: self, reasons: map[int]string{}, vacant: map[string]vacancy{}}
+	return Ledger{store: store, self: self, reasons: map[int]string{}, vacant: map[string][]vacancy{}}
 }
 
 // Judged takes in a decision of the gate.
@@ -44,20 +48,31 @@ func (l *Ledger) Died(d Death, vacant bool) func() error {
 	}
 	delete(l.reasons, d.Dead.PID)
 	if vacant {
-		l.vacant[d.Dead.Role] = vacancy{d.Dead, d.When}
+		all := append(l.vacant[d.Dead.Role], vacancy{d.Dead, d.When})
+		l.vacant[d.Dead.Role] = all[max(0, len(all)-maxVacant):]
 	}
 	store := l.store
 	return func() error { return store.Bury(d) }
 }
 
-// Succeeded takes in that a process is ready in its role.
-func (l *Ledger) Succeeded(p Process, now time.Time) func() error {
-	v, ok := l.vacant[p.Role]
+// Succeeded takes in that a process has been ready in its role since then.
+func (l *Ledger) Succeeded(p Process, since time.Time) func() error {
+	var all []Adoption
+	for _, v := range l.vacant[p.Role] {
+		if v.dead.PID != p.PID {
+			all = append(all, Adoption{When: v.when, Dead: v.dead, Successor: p, TookMS: Milliseconds(max(0, since.Sub(v.when)))})
+		}
+	}
 	delete(l.vacant, p.Role)
-	if !ok || v.dead.PID == p.PID {
+	if all == nil {
 		return nil
 	}
 	store := l.store
-	a := Adoption{When: v.when, Dead: v.dead, Successor: p, TookMS: Milliseconds(now.Sub(v.when))}
-	return func() error { return store.WriteSuccession(a) }
+	return func() error {
+		var errs []error
+		for _, a := range all {
+			errs = append(errs, store.WriteSuccession(a))
+		}
+		return errors.Join(errs...)
+	}
 }

@@ -140,6 +140,9 @@ func (s Store) join(f files) (r Record, ok bool) {
 	if r.When.IsZero() {
 		r.When = f.last
 	}
+	if len(r.Adoptions) > 0 {
+		r.Standby = false // it had what only a server has, and died before its supervisor knew
+	}
 	r.Problems = problems
 	return r, ok
 }
@@ -219,13 +222,15 @@ func (r *Record) addDeath(d *Death) {
 		r.When = d.When
 	}
 	r.generation(d.Dead.Generation)
+	r.Standby = d.Standby || r.Standby
 	if !r.Status.Known {
 		r.Status = d.Status
 	}
 	if better(d.Cause, r.Cause) {
 		r.Cause, r.Reason = d.Cause, ""
 	}
-	if d.Cause == r.Cause && r.Reason == "" {
+	// Of two who know that a gate did it, the one whose gate it was knows why.
+	if d.Cause == r.Cause && (r.Reason == "" || d.Gate != "") {
 		r.Reason = first(d.Gate, d.Asked, d.Reason)
 	}
 	r.UptimeSeconds = max(r.UptimeSeconds, d.UptimeSeconds)

@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -66,6 +67,23 @@ func (s Status) String() string {
 	return supervise.Status{Known: s.Known, Signal: syscall.Signal(s.Signal), Code: s.Code}.String()
 }
 
+// DeathOf is what a supervisor knows of a death. What it was asked for, and that a gate did it, the supervisor knows; of
+// every other end, what the dead has left behind tells more than the status (Store.Bury).
+func DeathOf(d supervise.Death) Death {
+	r := Death{
+		When:   d.Time,
+		Dead:   Process{Role: d.Role, PID: d.PID, StartTime: d.StartTime, Generation: d.Generation},
+		Status: StatusOf(d.Status), Standby: d.Standby, Reason: d.Refusal, UptimeSeconds: d.Uptime.Seconds(),
+	}
+	switch d.Fault {
+	case supervise.FaultAsked:
+		r.Asked = cmp.Or(d.Reason, "restart")
+	case supervise.FaultHang:
+		r.Cause = Gate // whose of the two it was, that one's Ledger knows
+	}
+	return r
+}
+
 // Cause is why a process ended.
 type Cause string
 
@@ -85,10 +103,11 @@ type Death struct {
 	Dead    Process   `json:"dead"`
 	Witness Process   `json:"witness"` // who writes this
 	Status  Status    `json:"status"`
-	Cause   Cause     `json:"cause"`            // "": Bury finds it out
-	Asked   string    `json:"asked,omitempty"`  // by whom or for what its end was asked; "": it was not
-	Gate    string    `json:"gate,omitempty"`   // why the gate killed it; "": it did not
-	Reason  string    `json:"reason,omitempty"` // what it said itself before it went; "": Bury looks for it
+	Standby bool      `json:"standby,omitempty"` // it stood by, or was to: another one served
+	Cause   Cause     `json:"cause"`             // "": Bury finds it out
+	Asked   string    `json:"asked,omitempty"`   // by whom or for what its end was asked; "": it was not
+	Gate    string    `json:"gate,omitempty"`    // why the gate killed it; "": it did not
+	Reason  string    `json:"reason,omitempty"`  // what it said itself before it went; "": Bury looks for it
 
 	UptimeSeconds float64 `json:"uptime_seconds,omitempty"` // 0: not known
 
@@ -253,6 +272,7 @@ type Summary struct {
 	ID            string    `json:"id"`
 	When          time.Time `json:"when"`
 	Dead          Process   `json:"dead"`
+	Standby       bool      `json:"standby,omitempty"` // a server that did not serve
 	Status        Status    `json:"status"`
 	Cause         Cause     `json:"cause"`
 	Reason        string    `json:"reason,omitempty"` // the gate's, the operator's or its own

@@ -41,11 +41,22 @@ type Book struct {
 	Arena  *buffer.Arena
 	Ledger *queue.Ledger // made when the journal is claimed
 	work   *atomic.Uint64
+	busy   []byte // by descriptor: not 0 while something is in progress on it; the keeper's hint
 }
 
-// NewBook makes a loop's part of a journal. Its ledger is made when the journal is claimed.
-func NewBook(j *queue.Journal, loop int, a *buffer.Arena) *Book {
-	return &Book{Loop: loop, Arena: a, work: j.Work(loop)}
+// NewBook makes a loop's part of a journal. busy has a byte for each descriptor number, 0 for those on
+// which nothing is in progress: the loops write those of their own connections, the keeper reads it. The ledger is
+// made when the journal is claimed.
+func NewBook(j *queue.Journal, loop int, a *buffer.Arena, busy []byte) *Book {
+	return &Book{Loop: loop, Arena: a, work: j.Work(loop), busy: busy}
+}
+
+// mark says whether something is in progress on a connection: set before the slot says so, and
+// taken back after, so that the keeper sends too much first and never too little.
+func (b *Book) mark(fd int, on byte) {
+	if fd < len(b.busy) {
+		b.busy[fd] = on
+	}
 }
 
 // Work says for whose request the loop works from now on: the cookie of the client's connection.
@@ -81,8 +92,14 @@ func (b *Book) Open(fd int, kind uint32) *queue.Slot {
 // custody: noting something in it does nothing.
 type Entry[T any] struct {
 	Slot *queue.Slot
+	FD   int
 	rec  *queue.Record[T]
 	ref  buffer.Ref
+}
+
+// Enter gives a connection its slot and makes its entry.
+func Enter[T any](b *Book, fd int, kind uint32) Entry[T] {
+	return Entry[T]{Slot: b.Open(fd, kind), FD: fd}
 }
 
 // Kept reports whether the connection is in custody.
@@ -114,6 +131,7 @@ func (e *Entry[T]) Commit(b *Book, t Tag, v *T, s queue.Step) {
 	}
 	e.ref, e.rec = ref, queue.RecordAt[T](b.Arena.Bytes(ref))
 	e.rec.Commit(v, s)
+	b.mark(e.FD, 1)
 	e.Slot.Set(Word(t, ref))
 }
 
@@ -127,6 +145,7 @@ func (e *Entry[T]) Rest(b *Book) {
 		return
 	}
 	e.Slot.Set(0)
+	b.mark(e.FD, 0)
 	b.Arena.Put(e.ref)
 	e.rec, e.ref = nil, 0
 }
@@ -138,6 +157,7 @@ func (e *Entry[T]) Close(b *Book) {
 		return
 	}
 	b.Ledger.Close(e.Slot)
+	b.mark(e.FD, 0)
 	b.Arena.Put(e.ref)
 	*e = Entry[T]{}
 }
@@ -151,8 +171,15 @@ func (e *Entry[T]) Yield() (*queue.Slot, buffer.Ref) {
 
 // Resume makes the entry of a connection that came out of custody, and returns what
 // its record says. The slot's tag must be T's.
-func Resume[T any](b *Book, s *queue.Slot) (Entry[T], T) {
+func Resume[T any](b *Book, fd int, s *queue.Slot) (Entry[T], T) {
+	r := Read[T](b, s)
 	_, ref := Split(s.Word())
-	rec := queue.RecordAt[T](b.Arena.Bytes(ref))
-	return Entry[T]{Slot: s, rec: rec, ref: ref}, rec.Load()
+	b.mark(fd, 1)
+	return Entry[T]{Slot: s, FD: fd, rec: queue.RecordAt[T](b.Arena.Bytes(ref)), ref: ref}, r
+}
+
+// Read returns what the record of a slot says. The slot's tag must be T's.
+func Read[T any](b *Book, s *queue.Slot) T {
+	_, ref := Split(s.Word())
+	return queue.RecordAt[T](b.Arena.Bytes(ref)).Load()
 }

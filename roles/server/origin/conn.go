@@ -110,7 +110,7 @@ func (c *Conn) connected() {
 		c.notConnected(Failure{Err: connectError(c.origin, err)})
 		return
 	}
-	c.entry.Slot = c.pool.book.Open(c.fd, custody.Origin)
+	c.entry = custody.Enter[record](c.pool.book, c.fd, custody.Origin)
 	c.begin(c.x.head)
 }
 

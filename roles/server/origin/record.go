@@ -104,7 +104,7 @@ func (c *Conn) release() {
 func Pages(b *custody.Book, slot *queue.Slot, page func(buffer.Ref)) {
 	_, ref := custody.Split(slot.Word())
 	page(ref)
-	_, r := custody.Resume[record](b, slot)
+	r := custody.Read[record](b, slot)
 	page(r.in)
 	page(r.out)
 }
@@ -112,13 +112,13 @@ func Pages(b *custody.Book, slot *queue.Slot, page func(buffer.Ref)) {
 // HeadKnown reports whether the connection in a slot was past the head of the response when that was noted
 // last. The slot's tag is custody.Exchange.
 func HeadKnown(b *custody.Book, slot *queue.Slot) bool {
-	_, r := custody.Resume[record](b, slot)
+	r := custody.Read[record](b, slot)
 	return r.state == readingBody
 }
 
 // Token is the handler's name for what the connection in a slot fetches, and its number of the
 // attempt. The slot's tag is custody.Exchange.
 func Token(b *custody.Book, slot *queue.Slot) (custody.Name, uint32) {
-	_, r := custody.Resume[record](b, slot)
+	r := custody.Read[record](b, slot)
 	return r.token, r.attempt
 }

@@ -20,7 +20,7 @@ var errResume = errors.New("the exchange could not be taken over")
 // set. An error says why it cannot go on; then slot and descriptor stay the caller's.
 // It may be called before the loop runs; Conn.Start then begins.
 func (p *Pool) Resume(fd int, slot *queue.Slot, at queue.Progress, x *Exchange) (*Conn, error) {
-	entry, r := custody.Resume[record](p.book, slot)
+	entry, r := custody.Resume[record](p.book, fd, slot)
 	if x.Origin == nil {
 		// Nobody asks for it any more; what is under way comes to its end.
 		x.Origin = &remap.Origin{Name: sock.Peer(fd).String()}

@@ -147,7 +147,7 @@ func (r *record) has(f recordFlag) bool { return r.flags&f != 0 }
 func Pages(b *custody.Book, slot *queue.Slot, page func(buffer.Ref), fetch func(custody.Name)) {
 	_, ref := custody.Split(slot.Word())
 	page(ref)
-	_, r := custody.Resume[record](b, slot)
+	r := custody.Read[record](b, slot)
 	page(r.in)
 	page(r.page)
 	page(r.out)

@@ -46,11 +46,11 @@ type Fate struct {
 }
 
 // ResumeIdle makes the session of a connection on which nothing is in progress, and begins to
-// wait for it.
-func (h *Host) ResumeIdle(fd int, peer netip.AddrPort, slot *queue.Slot) {
+// wait for it. What has come meanwhile is reported at once, so nothing is asked of the socket.
+func (h *Host) ResumeIdle(fd int, slot *queue.Slot) {
 	s := h.takeSession()
-	s.fd, s.peer, s.readable, s.served = fd, peer, true, 1
-	s.entry.Slot = slot
+	s.fd, s.served = fd, 1
+	s.entry.Slot, s.entry.FD = slot, fd
 	h.sessions.push(s)
 	s.limit.Set(h.Limits.Idle)
 	s.listen()
@@ -60,7 +60,7 @@ func (h *Host) ResumeIdle(fd int, peer netip.AddrPort, slot *queue.Slot) {
 // why it cannot go on; then slot and descriptor stay the caller's. It may be called
 // before the loop runs; Start then begins.
 func (h *Host) Resume(l Left) (*Resumed, error) {
-	entry, r := custody.Resume[record](h.Book, l.Slot)
+	entry, r := custody.Resume[record](h.Book, l.FD, l.Slot)
 	if l.Blame != 0 {
 		r.blamed.add(l.Blame)
 		entry.Commit(h.Book, custody.Session, &r, custody.StepBlame) // before it can do it again

@@ -10,6 +10,7 @@ import (
 	"trafficd/roles/server/deadline"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
+	"trafficd/roles/server/sock"
 	"trafficd/roles/server/transaction"
 	"trafficd/roles/server/tunnel"
 )
@@ -75,7 +76,7 @@ type Session struct {
 func (h *Host) Serve(fd int, peer netip.AddrPort) {
 	s := h.takeSession()
 	s.fd, s.peer, s.readable, s.counted = fd, peer, true, true
-	s.entry.Slot = h.Book.Open(fd, custody.Client)
+	s.entry = custody.Enter[record](h.Book, fd, custody.Client)
 	h.sessions.push(s)
 	s.limit.Set(h.Limits.Header)
 	s.run()
@@ -149,7 +150,12 @@ func (s *Session) count() {
 }
 
 // Peer implements transaction.Client.
-func (s *Session) Peer() netip.AddrPort { return s.peer }
+func (s *Session) Peer() netip.AddrPort {
+	if !s.peer.IsValid() && s.fd >= 0 {
+		s.peer = sock.Peer(s.fd)
+	}
+	return s.peer
+}
 
 // run takes the session as far as it goes now.
 func (s *Session) run() {

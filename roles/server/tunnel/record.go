@@ -48,14 +48,14 @@ func (t *Tunnel) leaveCustody() {
 func Pages(b *custody.Book, slot *queue.Slot, page func(buffer.Ref)) {
 	_, ref := custody.Split(slot.Word())
 	page(ref)
-	_, r := custody.Resume[record](b, slot)
+	r := custody.Read[record](b, slot)
 	page(r.toClient.page)
 	page(r.toOrigin.page)
 }
 
 // Origin is the cookie of the tunnel's other connection. The slot's tag is custody.Tunnel.
 func Origin(b *custody.Book, slot *queue.Slot) uint64 {
-	_, r := custody.Resume[record](b, slot)
+	r := custody.Read[record](b, slot)
 	return r.origin
 }
 
@@ -63,7 +63,7 @@ func Origin(b *custody.Book, slot *queue.Slot) uint64 {
 // the kernel says of them. False: the two do not fit the record. Start begins to move bytes.
 func Resume(o Options, client, origin End) (*Tunnel, bool) {
 	t := newTunnel(o, client, origin)
-	entry, r := custody.Resume[record](o.Book, client.Slot)
+	entry, r := custody.Resume[record](o.Book, client.FD, client.Slot)
 	t.entry = entry
 	if t.client.resume(&t.origin, r.toClient) && t.origin.resume(&t.client, r.toOrigin) {
 		return t, true

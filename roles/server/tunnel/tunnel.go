@@ -100,7 +100,7 @@ func newTunnel(o Options, client, origin End) *Tunnel {
 	t := &Tunnel{o: o}
 	t.client = side{t: t, fd: client.FD, rx: client.Rx, tx: client.Tx}
 	t.origin = side{t: t, fd: origin.FD, rx: origin.Rx, tx: origin.Tx, slot: origin.Slot}
-	t.entry.Slot = client.Slot
+	t.entry.Slot, t.entry.FD = client.Slot, client.FD
 	t.limit.Init(o.Loop, func() { t.close(true) })
 	return t
 }
