@@ -215,6 +215,10 @@ func (a *adoption) goOn() {
 	if a.k.before.PID != 0 && !a.k.before.Asked {
 		a.workers[0].row.Inc(stats.CrashesMasked)
 	}
+	if a.k.server.store != nil {
+		// The dead server's loops are dead, and what they were sending is pinned by those who send it now.
+		a.k.server.store.EndHold()
+	}
 	thaw()
 	for i, w := range a.workers {
 		starts := a.starts[i]

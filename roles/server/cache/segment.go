@@ -29,6 +29,9 @@ func (a *Arena) reserve(least, most uint32) (location, uint32, error) {
 		return 0, 0, ErrFenced
 	}
 	least, most = alignUp(least, granule), alignUp(most, granule)
+	if a.seg < 0 {
+		a.reopenLeft()
+	}
 	if a.seg < 0 || s.segSize-a.used < least {
 		if err := a.openNext(); err != nil {
 			s.super.noSpace.Add(1)
@@ -77,6 +80,26 @@ func (a *Arena) openNext() error {
 	}
 	s.findSpare(a)
 	return nil
+}
+
+// leftWorth is the part of a segment that must be free for it to be filled up.
+const leftWorth = 8
+
+// reopenLeft goes on in a segment that a dead predecessor has not filled: behind all that it had allocated,
+// whether it finished that or not. The caller holds a.mu.
+func (a *Arena) reopenLeft() {
+	s := a.store
+	s.ring.Lock()
+	defer s.ring.Unlock()
+	for !s.hold.Load() && len(s.ring.left) > 0 {
+		l := s.ring.left[len(s.ring.left)-1]
+		s.ring.left = s.ring.left[:len(s.ring.left)-1]
+		h := &s.segs[l.segment()]
+		if h.word.CompareAndSwap(segmentWord(l.generation(), segSealed), segmentWord(l.generation(), segActive)) {
+			a.seg, a.gen, a.used = int64(l.segment()), l.generation(), h.used.Load()
+			return
+		}
+	}
 }
 
 func (a *Arena) seal() {

@@ -1,10 +1,12 @@
 package cache
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -58,6 +60,10 @@ type Store struct {
 		sync.Mutex
 		cursor uint32 // next candidate for eviction
 		spare  int64  // segment ready to be opened, -1 none
+		// left are segments that predecessors have not filled, the newest last. Once it is certain that
+		// those are gone (EndHold) they are filled up, or each death would cost one for each
+		// loop, and in the end a hot object its place. Only segment and generation count.
+		left []location
 	}
 
 	// shards guard changes of index sets; look-ups take none of them.
@@ -200,10 +206,17 @@ func (s *Store) adopt() {
 	for i := range s.segs {
 		h := &s.segs[i]
 		killpoint()
-		if w := h.word.Load(); stateOf(w) == segActive {
+		w := h.word.Load()
+		if stateOf(w) == segActive {
 			h.word.CompareAndSwap(w, segmentWord(generationOf(w), segSealed))
 		}
+		if st := stateOf(w); (st == segActive || st == segSealed) && s.segSize-h.used.Load() >= s.segSize/leftWorth {
+			s.ring.left = append(s.ring.left, locate(uint32(i), 0, generationOf(w)))
+		}
 	}
+	slices.SortFunc(s.ring.left, func(a, b location) int {
+		return cmp.Compare(s.segs[a.segment()].seq.Load(), s.segs[b.segment()].seq.Load())
+	})
 	s.ring.cursor = s.oldestSegment()
 }
 
