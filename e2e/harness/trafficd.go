@@ -55,6 +55,7 @@ type options struct {
 	noListen bool
 	noReady  bool
 	exitAny  bool
+	confined bool
 }
 
 // Option changes how Start starts an instance.
@@ -157,6 +158,11 @@ func prepare(t testing.TB, opts ...Option) *Trafficd {
 	for _, o := range opts {
 		o(&p.opts)
 	}
+	if p.opts.confined && os.Geteuid() == 0 {
+		if err := os.Chown(base, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, f := range p.opts.prepare {
 		if err := os.MkdirAll(p.RunRoot, 0o755); err != nil {
 			t.Fatal(err)
@@ -200,6 +206,11 @@ func (p *Trafficd) arguments() []string {
 func (p *Trafficd) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(p.opts.binary, args...)
 	cmd.Env = append(environment(), instanceEnv+"="+p.RunRoot)
+	if p.opts.confined {
+		cmd.Args = append([]string{cmd.Path}, cmd.Args...)
+		cmd.Path = "/proc/self/exe"
+		cmd.Env = append(cmd.Env, confinedEnv+"=1")
+	}
 	cmd.Env = append(cmd.Env, p.opts.env...)
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	return cmd
