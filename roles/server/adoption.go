@@ -337,7 +337,7 @@ func (a *adoption) resumeSessions() {
 		if l.tag != custody.Session || l.fd < 0 || l.done {
 			continue
 		}
-		if !a.measure(l, queue.Passive) {
+		if !a.measure(l, queue.Passive) || l.progress.State == queue.TCPClose {
 			a.drop(l) // the client has gone
 			continue
 		}
@@ -527,6 +527,7 @@ func (a *adoption) report(began time.Time) {
 	a.told.Successor = crash.Process{Role: "server", PID: self.PID, StartTime: self.StartTime, Generation: s.generation}
 	a.told.TookMS = crash.Milliseconds(took)
 	go func() {
+		a.judged()
 		if err := (&crash.Store{Dir: s.root.Crashes(), Log: s.root.LogFile()}).WriteAdoption(a.told); err != nil {
 			s.log.Error().Err(err).Msg("crash record incomplete")
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"trafficd/roles/internal/crash"
+	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
 	"trafficd/roles/server/session"
 	"trafficd/roles/server/sock"
@@ -18,6 +20,9 @@ type suspect struct {
 	r      *session.Resumed
 	starts []func() // of what it waits with: its connection to the origin
 	peer   string
+
+	judged chan struct{} // closed once poison is decided
+	poison bool
 }
 
 // blame is the generation that died while it worked on the request of l; 0: it did not.
@@ -33,9 +38,24 @@ func (a *adoption) suspect(l *leftover, r *session.Resumed) *suspect {
 	if r.Suspect() == nil {
 		return nil
 	}
-	who := &suspect{server: a.k.server, worker: a.workers[l.loop], r: r, peer: sock.Peer(l.fd).String()}
+	who := &suspect{server: a.k.server, worker: a.workers[l.loop], r: r, peer: sock.Peer(l.fd).String(), judged: make(chan struct{})}
 	a.suspects = append(a.suspects, who)
 	return who
+}
+
+// judged enters in the record what became of the suspects, once that is known.
+func (a *adoption) judged() {
+	for _, who := range a.suspects {
+		<-who.judged
+		if !who.poison {
+			continue
+		}
+		for i := range a.told.Connections {
+			if c := &a.told.Connections[i]; c.Peer == who.peer {
+				c.Outcome, c.Why = crash.Refused, "its request has killed servers before"
+			}
+		}
+	}
 }
 
 // causePatience is how long the manager may take to learn why a server died.
@@ -58,13 +78,15 @@ func (p *suspect) judge() {
 			innocent = append(innocent, g)
 		}
 	}
-	poison := guilty > 1
-	if poison {
+	p.poison = guilty > 1
+	close(p.judged)
+	if p.poison {
 		p.server.log.Error().Str("peer", p.peer).Str("request", p.r.Fate.Request).Uints64("generations", generations).
 			Msg("request has killed servers, and fails")
 	}
 	p.worker.loop.Post(func() {
-		if poison {
+		if p.poison {
+			p.worker.row.Inc(stats.RequestsLost)
 			p.r.Condemn()
 			return
 		}
