@@ -105,8 +105,9 @@ const (
 	Active
 )
 
-// ErrConnectionOver reports a socket whose connection was reset, or broken off, or never
-// began.
+// ErrConnectionOver reports a socket whose connection has come to its end on
+// both sides, or was reset, or never began: its state is the same for all of
+// these, and its counters cannot be told apart by one.
 var ErrConnectionOver = errors.New("connection is over")
 
 // steadyTries bounds the reading of counters that change: each try takes some
@@ -118,9 +119,8 @@ const steadyTries = 10_000
 //
 // Nobody may read, write or shut down fd meanwhile. The peer may: the counters
 // are read again until they stand still for an instant. Four system calls, no
-// allocation. A connection that both sides have ended, in order, has the state TCPClose and is
-// right to the byte. ErrConnectionOver, of all others that are over, comes with
-// what can still be said: State, and numbers that may be too high by the FINs.
+// allocation. ErrConnectionOver comes with what can still be said: State, and
+// numbers that may be one too high each.
 func ReadProgress(fd int, side Side) (Progress, error) {
 	var before, after tcpCounters
 	if err := before.read(fd); err != nil {
@@ -139,27 +139,11 @@ func ReadProgress(fd int, side Side) (Progress, error) {
 			return Progress{}, err
 		}
 		if before == after {
-			p, err := after.progress(side, uint32(inq), uint32(outq))
-			if after.state == TCPClose && after.received > 0 && endedInOrder(fd) {
-				p.Written, p.Consumed, err = p.Written-1, p.Consumed-1, nil
-				if side == Active {
-					p.Written--
-				}
-			}
-			return p, err
+			return after.progress(side, uint32(inq), uint32(outq))
 		}
 		before = after
 	}
 	return Progress{}, errors.New("progress of connection: its counters do not stand still")
-}
-
-// endedInOrder reports whether a connection that is over ended with the FIN of both sides, and not with a
-// reset, a time limit or a refusal, all of which leave an error to be fetched. Then what the peer
-// has sent may still wait to be read: the kernel lets go of a connection that waits for no more
-// (tcp_time_wait and tcp_done, net/ipv4/), whatever stands in its socket's queue.
-func endedInOrder(fd int) bool {
-	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-	return err == nil && errno == 0
 }
 
 // tcpCounters is what must be equal before and after the two queues are read.

@@ -47,6 +47,7 @@ type journalHeader struct {
 	kept       [keptPlaces]keptRecord
 	high       [MaxLoops]atomic.Uint32 // slots ever used, by loop; never falls
 	work       [MaxLoops]workWord
+	owner      [4]atomic.Uint64
 }
 
 // workWord is the user's word of one loop, on a cache line of its own: it is stored all the time.
@@ -398,6 +399,9 @@ func (j *Journal) slotAt(loop, index int) int {
 func (j *Journal) poolAt(loop int) int {
 	return headerSize + noticesSize + j.shape.slotsSize() + loop*j.shape.Pool
 }
+
+// Owner is four words for who has claimed the journal, for its successor. Nothing here reads them.
+func (j *Journal) Owner() *[4]atomic.Uint64 { return &j.header.owner }
 
 // Work is a word of each loop for what it works on, so that a successor knows with what it
 // died. Nothing here reads it.

@@ -337,7 +337,7 @@ func (a *adoption) resumeSessions() {
 		if l.tag != custody.Session || l.fd < 0 || l.done {
 			continue
 		}
-		if !a.measure(l, queue.Passive) || l.progress.State == queue.TCPClose {
+		if !a.measure(l, queue.Passive) {
 			a.drop(l) // the client has gone
 			continue
 		}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"trafficd/lockfile"
+	"trafficd/proc"
 	"trafficd/queue"
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/heritage"
@@ -34,13 +35,30 @@ type keeping struct {
 	ended  bool          // release or park was called
 }
 
-// predecessor is the server before this one, as the role record has it; zeros: there was none.
+// predecessor is the server before this one; zeros: there was none.
 type predecessor struct {
 	PID        int
 	StartTime  uint64
 	Generation uint64
 	Asked      bool // its end was planned
 }
+
+// succeed reads from the journal who had it before, and writes down who has it now.
+func (k *keeping) succeed() {
+	o := k.journal.Owner()
+	k.before = predecessor{
+		PID: int(o[0].Load()), StartTime: o[1].Load(), Generation: o[2].Load(), Asked: o[3].Load() == yielded,
+	}
+	self := proc.Self()
+	o[3].Store(0)
+	o[0].Store(uint64(self.PID))
+	o[1].Store(self.StartTime)
+	o[2].Store(k.server.generation)
+}
+
+// yielded is the fourth word of the journal's owner once it leaves by plan: the successor does not take that for
+// a crash.
+const yielded = 1
 
 // pages is the shape of each loop's arena without custody. Pages cost address space until
 // they are used.
@@ -146,6 +164,7 @@ func (s *Server) takeOver(lock *lockfile.Lock) error {
 	if err != nil {
 		return err
 	}
+	k.succeed()
 	armKillpoints()
 	if err := k.register(); err != nil {
 		return err

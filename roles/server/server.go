@@ -342,8 +342,7 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	s.mu.Lock()
 	s.lock = lock
 	s.mu.Unlock()
-	before := predecessor{int(s.role.PID.Load()), s.role.StartTime.Load(), s.role.Generation.Load(),
-		s.role.State.Load() == uint64(stats.Draining)}
+	before := predecessor{PID: int(s.role.PID.Load()), StartTime: s.role.StartTime.Load()}
 	self := proc.Self()
 	s.role.Enter(self.PID, self.StartTime, s.generation)
 	if err := s.openCache(); err != nil {
@@ -351,7 +350,6 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	}
 	if s.custody != nil {
 		s.say(stats.Starting)
-		s.custody.before = before
 		if err := s.takeOver(lock); err != nil {
 			return fmt.Errorf("take over: %w", err)
 		}

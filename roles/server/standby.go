@@ -137,7 +137,7 @@ func (s *Server) yield() error {
 // and every deed from here on could be one too many.
 func (s *Server) leave() {
 	s.log.Info().Uint64("generation", s.generation).Msg("server yields")
-	s.role.State.Store(uint64(stats.Draining)) // so that the successor does not take this for a crash
+	s.custody.journal.Owner()[3].Store(yielded)
 	s.park()
 	os.Exit(int(exitcode.OK))
 }
