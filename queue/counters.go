@@ -146,6 +146,22 @@ func ReadProgress(fd int, side Side) (Progress, error) {
 	return Progress{}, errors.New("progress of connection: its counters do not stand still")
 }
 
+// ReadEnded is ReadProgress for a connection of which the caller knows that this side has shut down its direction. When
+// the peer has as well, the socket is closed to the kernel (the state after the last ACK, and also
+// TIME-WAIT, which lives elsewhere: tcp_time_wait, net/ipv4/tcp_minisocks.c), and there may still be something to be
+// read. A connection that was reset is ErrConnectionOver. Asking takes the socket's error away.
+func ReadEnded(fd int, side Side) (Progress, error) {
+	p, err := ReadProgress(fd, side)
+	if !errors.Is(err, ErrConnectionOver) || p.State != TCPClose {
+		return p, err
+	}
+	if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || n != 0 {
+		return p, fmt.Errorf("progress of connection: %w: reset", ErrConnectionOver)
+	}
+	c := tcpCounters{state: TCPTimeWait, acked: p.Written - uint64(p.Unacked), received: p.Consumed + uint64(p.Unread)}
+	return c.progress(side, p.Unread, p.Unacked)
+}
+
 // tcpCounters is what must be equal before and after the two queues are read.
 type tcpCounters struct {
 	acked, received uint64

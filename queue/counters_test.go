@@ -501,11 +501,45 @@ func TestAConnectionThatIsOverSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fresh)
+	if _, err := ReadEnded(us.fd, Active); !errors.Is(err, ErrConnectionOver) {
+		t.Errorf("after a reset, asked for what is left: %v", err)
+	}
 	if _, err := ReadProgress(fresh, Active); !errors.Is(err, ErrConnectionOver) {
 		t.Errorf("never connected: %v", err)
 	}
 	if _, err := ReadProgress(null, Active); err == nil {
 		t.Error("/dev/null has made progress")
+	}
+}
+
+// Both sides have shut down, and what the peer sent last has not been read: the socket is closed to the kernel,
+// and its counters are exact all the same, before and behind the end that is in it.
+func TestWhatIsLeftOfAConnectionThatEndedInOrder(t *testing.T) {
+	for _, side := range []Side{Passive, Active} {
+		us, peer := mustPair(t)
+		if us.side != side {
+			us, peer = peer, us
+		}
+		shutdown(t, us)
+		if err := peer.write(make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		shutdown(t, peer)
+		reach(t, us, TCPClose)
+		for _, n := range []int{0, 400, 600, 1} { // the last: the end itself
+			if n > 0 {
+				if err := us.readSome(make([]byte, n)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p, err := ReadEnded(us.fd, us.side)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.Written != us.written || p.Consumed != us.read {
+				t.Errorf("side %d: %d written, %d consumed, but the socket says %+v", us.side, us.written, us.read, p)
+			}
+		}
 	}
 }
 

@@ -331,6 +331,27 @@ func (a *adoption) measure(l *leftover, side queue.Side) bool {
 	return err == nil
 }
 
+// measureTunnel is measure for both ends of a tunnel. One that has ended in both directions may still have to be
+// read from.
+func (a *adoption) measureTunnel(l, o *leftover) bool {
+	client, origin := tunnel.Shut(a.book(l.loop), l.slot)
+	for _, end := range []struct {
+		l    *leftover
+		side queue.Side
+		shut bool
+	}{{l, queue.Passive, client}, {o, queue.Active, origin}} {
+		read := queue.ReadProgress
+		if end.shut {
+			read = queue.ReadEnded
+		}
+		var err error
+		if end.l.progress, err = read(end.l.fd, end.side); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // resumeSessions goes on with what clients have asked for.
 func (a *adoption) resumeSessions() {
 	for _, l := range a.order {
@@ -405,7 +426,7 @@ func (a *adoption) resumeTunnels() {
 				a.drop(o)
 			}
 			continue
-		case !a.measure(l, queue.Passive) || !a.measure(o, queue.Active):
+		case !a.measureTunnel(l, o):
 			a.drop(l)
 			a.drop(o)
 			continue

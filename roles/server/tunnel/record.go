@@ -9,9 +9,10 @@ import (
 // A record is what a successor must know of a tunnel. Numbers of streams are counted
 // from the beginning of each connection, as queue.Progress counts them.
 type record struct {
-	origin   uint64 // cookie of the other connection
-	toClient flight
-	toOrigin flight
+	origin                 uint64 // cookie of the other connection
+	toClient               flight
+	toOrigin               flight
+	shutClient, shutOrigin bool // the end of the direction is passed on, or is about to be
 }
 
 // A flight is what lies in the page of one direction: its first byte is number base
@@ -28,7 +29,8 @@ func (t *Tunnel) note(step queue.Step) {
 	if !t.entry.Kept() {
 		return
 	}
-	r := record{origin: t.origin.slot.Cookie(), toClient: t.client.flight(), toOrigin: t.origin.flight()}
+	r := record{origin: t.origin.slot.Cookie(), toClient: t.client.flight(), toOrigin: t.origin.flight(),
+		shutClient: t.client.shut, shutOrigin: t.origin.shut}
 	t.entry.Commit(t.o.Book, custody.Tunnel, &r, step)
 }
 
@@ -57,6 +59,13 @@ func Pages(b *custody.Book, slot *queue.Slot, page func(buffer.Ref)) {
 func Origin(b *custody.Book, slot *queue.Slot) uint64 {
 	r := custody.Read[record](b, slot)
 	return r.origin
+}
+
+// Shut tells which of the two connections has been told that nothing more comes. The slot's tag is
+// custody.Tunnel.
+func Shut(b *custody.Book, slot *queue.Slot) (client, origin bool) {
+	r := custody.Read[record](b, slot)
+	return r.shutClient, r.shutOrigin
 }
 
 // Resume makes the tunnel of a dead server, whose connections are now client and origin, with what

@@ -247,6 +247,7 @@ func (s *side) finish() {
 	s.releasePage()
 	if !s.shut {
 		s.shut = true
+		s.t.note(custody.StepFlow)
 		sock.ShutdownWrite(s.fd)
 	}
 }
