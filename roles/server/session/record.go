@@ -119,9 +119,9 @@ func (w *work) describe(s *Session, r *record) {
 	}
 	r.state = recordReplying
 	r.status = uint16(w.reply.Status)
-	r.from, r.end = w.off, w.end
+	r.from, r.end = w.from, w.end
 	r.set(flagChunked, w.chunked)
-	r.set(flagTail, w.tail > 0)
+	r.set(flagTail, w.chunked && w.from < w.end)
 	r.set(flagLastSent, w.lastSent)
 	r.set(flagUntilClose, w.untilClose)
 	if w.reply.Body == nil {

@@ -190,7 +190,7 @@ func (s *Session) restoreReply(r *record, l *Left, head []byte, fate *Fate) erro
 	w := s.work
 	fate.State = crash.PartlyAnswered
 	fate.Sent = s.tx - r.outTx
-	w.off, w.end = r.from, r.end
+	w.from, w.off, w.end = r.from, r.from, r.end
 	w.chunked, w.lastSent, w.untilClose = r.has(flagChunked), r.has(flagLastSent), r.has(flagUntilClose)
 	if r.has(flagTail) {
 		w.tail = len(crlf)

@@ -40,8 +40,9 @@ type work struct {
 	outLo    int
 	outHi    int
 	outTx    uint64 // number in our stream of the first byte of out
-	// The body's run that goes with out: [off, end) of the reply's body, then
-	// tail bytes of CRLF.
+	// The body's run that goes with out: [from, end) of the reply's body, then CRLF. Of it
+	// [off, end) and tail bytes of the CRLF are still to be sent.
+	from       int64
 	off        int64
 	end        int64 // of the run when chunked; of the body otherwise; -1 unknown
 	tail       int
@@ -67,7 +68,7 @@ func (w *work) reset() {
 	w.failed, w.expect, w.refused, w.interims = false, false, false, 0
 	w.reply, w.rendered, w.close, w.cut = nil, false, false, false
 	w.out, w.outLo, w.outHi, w.outTx = 0, 0, 0, 0
-	w.off, w.end, w.tail = 0, 0, 0
+	w.from, w.off, w.end, w.tail = 0, 0, 0, 0
 	w.chunked, w.lastSent, w.untilClose = false, false, false
 }
 

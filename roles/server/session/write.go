@@ -162,7 +162,7 @@ func (s *Session) nextChunk() {
 	default:
 		return
 	}
-	w.outTx = s.tx
+	w.outTx, w.from = s.tx, w.off
 	s.note(custody.StepChunk)
 }
 
@@ -224,6 +224,7 @@ func (s *Session) render() bool {
 	if r.Body == nil {
 		w.off, w.end = 0, 0
 	}
+	w.from = w.off
 	w.rendered = true
 	return true
 }
