@@ -202,6 +202,10 @@ func (r *Resumed) Leader() uint64 { return r.record.leader }
 // Replied reports whether the response's head is known.
 func (r *Resumed) Replied() bool { return r.f.progress != pending }
 
+// Over reports whether nothing more is to come of the fetch. What the record of its connection says then is
+// from before, and must not be done again: its leader may have gone on to another request.
+func (r *Resumed) Over() bool { return r.f.progress != pending && r.f.progress != open }
+
 // Attempt is the number of the time of sending the request that the fetch is at.
 func (r *Resumed) Attempt() uint32 { return r.record.attempt }
 
@@ -235,17 +239,14 @@ func (r *Resumed) Settle() {
 	f.placeLocked()
 	orphan := len(f.followers) == 0
 	f.mu.Unlock()
-	if f.progress == failed || f.progress == again {
-		f.x.Cancel()
-	}
 	switch {
 	case orphan:
-		if !r.linked && (f.progress == open || f.progress == pending) {
+		if !r.linked && !r.Over() {
 			f.finish(failed, reason{})
 			return
 		}
 		f.orphaned()
-	case !r.linked && (f.progress == open || f.progress == pending):
+	case !r.linked && !r.Over():
 		f.finish(failed, reason{502, "the connection to the origin broke"})
 	}
 }
