@@ -55,9 +55,12 @@ func (r *fetchRecord) set(f fetchFlag, on bool) {
 func (r *fetchRecord) has(f fetchFlag) bool { return r.flags&f != 0 }
 
 // note commits where the fetch stands. It runs on the owner's loop.
+//
+// That the origin has switched is not noted: the tunnel's own note says so, and a successor that does not find
+// that one reads the head again and makes the tunnel.
 func (f *fetch) note(step queue.Step) {
 	b := f.env.Book
-	if b == nil {
+	if b == nil || f.head.status == 101 {
 		return
 	}
 	if f.record == nil {
