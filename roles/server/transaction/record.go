@@ -17,7 +17,7 @@ type fetchRecord struct {
 	progress progress
 	method   http1.Method
 	flags    fetchFlag
-	status   uint16
+	status   uint16     // of the response; of the answer in its place, if the fetch has failed
 	lines    buffer.Ref // of a response that is not stored
 	linesLen uint32
 	attempt  uint32 // of sending the request
@@ -92,6 +92,9 @@ func (f *fetch) describe() fetchRecord {
 	}
 	if f.stale.Valid() {
 		r.stale = f.stale.ID()
+	}
+	if f.progress == failed {
+		r.status = uint16(f.failure.status)
 	}
 	r.set(fetchStore, f.store)
 	r.set(fetchCollapsed, f.collapsed)
@@ -174,14 +177,20 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 	if r.window != 0 {
 		f.ring = e.Arena.Bytes(r.window)
 	}
+	if r.progress == failed {
+		f.failure = reason{int(r.status), "the request to the origin failed"}
+	}
 	if r.writer != 0 && !f.reopen(r) {
-		f.progress = failed
+		f.progress, f.failure = failed, torn
 	}
 	if r.stale != 0 {
 		f.stale, _ = e.Cache.OpenID(r.stale)
 	}
 	return &Resumed{f: f, record: r}, true
 }
+
+// torn is what those are told whose fetch has lost its connection with the server that made it.
+var torn = reason{502, "the connection to the origin broke"}
 
 // reopen finds what the fetch has stored.
 func (f *fetch) reopen(r fetchRecord) bool {
@@ -245,12 +254,12 @@ func (r *Resumed) Settle() {
 	switch {
 	case orphan:
 		if !r.linked && !r.Over() {
-			f.finish(failed, reason{})
+			f.finish(again, reason{}) // for whoever came at this very instant
 			return
 		}
 		f.orphaned()
 	case !r.linked && !r.Over():
-		f.finish(failed, reason{502, "the connection to the origin broke"})
+		f.finish(failed, torn)
 	}
 }
 
