@@ -317,7 +317,7 @@ func (a *adoption) resumeFetches() {
 		}
 		name, attempt := origin.Token(a.book(l.loop), l.slot)
 		f := a.fetches[name]
-		if f == nil || f.Attempt() != attempt || l.fd < 0 || !a.measure(l, queue.Active) {
+		if f == nil || f.Attempt() != attempt || f.Over() || l.fd < 0 || !a.measure(l, queue.Active) {
 			continue
 		}
 		f.Link(origin.HeadKnown(a.book(l.loop), l.slot))

@@ -17,7 +17,7 @@ type fetchRecord struct {
 	progress progress
 	method   http1.Method
 	flags    fetchFlag
-	status   uint16
+	status   uint16     // of the response; of the answer in its place, if the fetch has failed
 	lines    buffer.Ref // of a response that is not stored
 	linesLen uint32
 	attempt  uint32 // of sending the request
@@ -56,9 +56,12 @@ func (r *fetchRecord) set(f fetchFlag, on bool) {
 func (r *fetchRecord) has(f fetchFlag) bool { return r.flags&f != 0 }
 
 // note commits where the fetch stands. It runs on the owner's loop.
+//
+// That the origin has switched is not noted: the tunnel's own note says so, and a successor that does not find
+// that one reads the head again and makes the tunnel.
 func (f *fetch) note(step queue.Step) {
 	b := f.env.Book
-	if b == nil {
+	if b == nil || f.head.status == 101 {
 		return
 	}
 	if f.record == nil {
@@ -90,6 +93,9 @@ func (f *fetch) describe() fetchRecord {
 	}
 	if f.stale.Valid() {
 		r.stale = f.stale.ID()
+	}
+	if f.progress == failed {
+		r.status = uint16(f.failure.status)
 	}
 	r.set(fetchStore, f.store)
 	r.set(fetchCollapsed, f.collapsed)
@@ -172,14 +178,20 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 	if r.window != 0 {
 		f.ring = e.Arena.Bytes(r.window)
 	}
+	if r.progress == failed {
+		f.failure = reason{int(r.status), "the request to the origin failed"}
+	}
 	if r.writer != 0 && !f.reopen(r) {
-		f.progress = failed
+		f.progress, f.failure = failed, torn
 	}
 	if r.stale != 0 {
 		f.stale, _ = e.Cache.OpenID(r.stale)
 	}
 	return &Resumed{f: f, record: r}, true
 }
+
+// torn is what those are told whose fetch has lost its connection with the server that made it.
+var torn = reason{502, "the connection to the origin broke"}
 
 // reopen finds what the fetch has stored.
 func (f *fetch) reopen(r fetchRecord) bool {
@@ -206,6 +218,10 @@ func (r *Resumed) Position() uint64 { return r.record.request }
 
 // Replied reports whether the response's head is known.
 func (r *Resumed) Replied() bool { return r.f.progress != pending }
+
+// Over reports whether nothing more is to come of the fetch. What the record of its connection says then is
+// from before, and must not be done again: its leader may have gone on to another request.
+func (r *Resumed) Over() bool { return r.f.progress != pending && r.f.progress != open }
 
 // Attempt is the number of the time of sending the request that the fetch is at.
 func (r *Resumed) Attempt() uint32 { return r.record.attempt }
@@ -252,18 +268,15 @@ func (r *Resumed) Settle() {
 	f.placeLocked()
 	orphan := len(f.followers) == 0
 	f.mu.Unlock()
-	if f.progress == failed || f.progress == again {
-		f.x.Cancel()
-	}
 	switch {
 	case orphan:
-		if !r.linked && (f.progress == open || f.progress == pending) {
-			f.finish(failed, reason{})
+		if !r.linked && !r.Over() {
+			f.finish(again, reason{}) // for whoever came at this very instant
 			return
 		}
 		f.orphaned()
-	case !r.linked && (f.progress == open || f.progress == pending):
-		f.finish(failed, reason{502, "the connection to the origin broke"})
+	case !r.linked && !r.Over():
+		f.finish(failed, torn)
 	}
 }
 
