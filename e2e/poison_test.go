@@ -18,7 +18,7 @@ func TestPoison(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			o := harness.NewOrigin(t, harness.EchoNumber)
-			p := harness.Start(t, harness.Map("/", o), hooks(), quick())
+			p := harness.Start(t, harness.Map("/", o), hooks(), quick(), harness.Panicking())
 			idle := p.Client().Dial()
 			idle.Send(harness.Request("GET", "/", "")).Read("GET").ExpectStatus(200)
 			p.Standby()

@@ -44,18 +44,19 @@ type Trafficd struct {
 }
 
 type options struct {
-	args     []string
-	env      []string
-	config   string
-	daemon   bool
-	binary   string
-	binaries []string // that processes of the instance may run besides
-	prepare  []func(runRoot string)
-	noRole   bool
-	noListen bool
-	noReady  bool
-	exitAny  bool
-	confined bool
+	args      []string
+	env       []string
+	config    string
+	daemon    bool
+	binary    string
+	binaries  []string // that processes of the instance may run besides
+	prepare   []func(runRoot string)
+	noRole    bool
+	noListen  bool
+	noReady   bool
+	panicking bool
+	exitAny   bool
+	confined  bool
 }
 
 // Option changes how Start starts an instance.
@@ -109,6 +110,9 @@ func NotReady() Option { return func(o *options) { o.noReady = true } }
 
 // ExitAny drops the check that cop exits 0 at the end.
 func ExitAny() Option { return func(o *options) { o.exitAny = true } }
+
+// Panicking lets processes of the instance panic, if that is the story.
+func Panicking() Option { return func(o *options) { o.panicking = true } }
 
 // Start starts an instance with a run root and ports of its own, waits until it answers and
 // sees to its end when the story ends.
@@ -608,6 +612,9 @@ func (p *Trafficd) Terminate() {
 	p.expectExit()
 	p.expectNothingLeft()
 	for _, line := range append(faults(p.Log.Since(0)), faults(p.daemonLog())...) {
+		if p.opts.panicking && strings.HasPrefix(line, "panic: ") {
+			continue
+		}
 		p.t.Errorf("a process of the instance wrote: %s", line)
 	}
 }
