@@ -15,9 +15,7 @@ import (
 	"trafficd/proc"
 	"trafficd/queue"
 	"trafficd/roles/internal/config"
-	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heritage"
-	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/buffer"
 )
 
@@ -141,17 +139,10 @@ func (s *Server) arena(i int) (*buffer.Arena, error) {
 	return buffer.Over(s.custody.journal.Pool(i), shape(s.custody.journal.Geometry())), nil
 }
 
-// errStopping ends a standby that nobody is left to ask to stop.
-var errStopping = errors.New("the instance is being stopped")
-
 // await returns when the loop threads of the server that serves now are dead; at once if none
-// lives. While cop stops the instance it is errStopping: a manager that was killed just then has told
-// nobody, and to take over would be to rise from the dead.
+// lives.
 func (k *keeping) await(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if stats.State(k.server.region.Role(stats.RoleCop).State.Load()) == stats.Draining {
-			return exitcode.With(exitcode.TryAgain, errStopping)
-		}
 		err := queue.WaitAllNotices(k.journal.Notices(), queue.WatcherStandby, 50*time.Millisecond)
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err

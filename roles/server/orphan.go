@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"trafficd/lockfile"
@@ -20,6 +21,31 @@ const (
 	orphanLooks = 5 // in a row, before it acts
 	orphanPause = 5 * time.Second
 )
+
+// errStopping ends a server that does not serve yet and that nobody is left to ask to stop.
+var errStopping = errors.New("the instance is being stopped")
+
+// watchStop ends a server that does not serve yet when cop stops the instance and there is no manager to say so: one that
+// was killed just then has told nobody, and to take over would be to rise from the dead. It ends with ctx.
+func (s *Server) watchStop(ctx context.Context, end context.CancelCauseFunc) {
+	tick := time.NewTicker(orphanLook)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.mu.Lock()
+			serves := s.lock != nil
+			s.mu.Unlock()
+			stopping := stats.State(s.region.Role(stats.RoleCop).State.Load()) == stats.Draining
+			if stopping && !serves && free(s.root.ManagerLock()) {
+				end(errStopping)
+				return
+			}
+		}
+	}
+}
 
 // watchParents starts a cop whenever nobody is left who could. It ends with ctx.
 func (s *Server) watchParents(ctx context.Context) {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -111,7 +112,13 @@ func (s *Server) run(ctx context.Context, o Options) error {
 	if err := crash.CatchOutput(s.root.Crashes(), "server"); err != nil {
 		s.log.Warn().Err(err).Msg("stacks of a crash will not be recorded")
 	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	go s.watchStop(ctx, end)
 	cfg, err := s.attach(ctx)
+	if errors.Is(context.Cause(ctx), errStopping) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
