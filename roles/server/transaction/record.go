@@ -137,8 +137,11 @@ func (t *Transaction) Fetch() custody.Name {
 // FetchPages tells which pages the record of a fetch names, itself included. False: there is
 // no such fetch any more.
 func FetchPages(a *buffer.Arena, n custody.Name, page func(buffer.Ref)) bool {
+	if n.Serial == 0 {
+		return false
+	}
 	r := queue.RecordAt[fetchRecord](a.Bytes(n.Page)).Load()
-	if r.serial != n.Serial || n.Serial == 0 {
+	if r.serial != n.Serial {
 		return false
 	}
 	page(n.Page)
@@ -203,6 +206,11 @@ func (f *fetch) reopen(r fetchRecord) bool {
 	}
 	f.w = w
 	f.writing = r.has(fetchWriting) && w.State() == cache.Filling
+	if !f.writing {
+		// Also when the fill was given up and the record does not say so yet: the window begins where it ends.
+		f.from = w.Len()
+		f.tail, f.end = f.from, max(f.end, f.from)
+	}
 	f.head.meta, f.head.vary, f.head.lines = *w.Meta(), w.Vary(), w.Head()
 	return true
 }
@@ -350,9 +358,11 @@ func (t *Transaction) identify() {
 // direct bytes behind it have been received into Space already.
 func (f *fetch) OriginResumed(at int64, direct int) origin.Sink {
 	f.at = at
+	f.mu.Lock()
 	if !f.writing {
 		f.end = max(at, f.from)
 	}
+	f.mu.Unlock()
 	if direct > 0 {
 		f.Commit(direct)
 	}
