@@ -266,6 +266,8 @@ func (r *Resumed) Settle() {
 			return
 		}
 		f.orphaned()
+	case f.progress == pending && f.lead == nil:
+		f.abandoned() // those who follow have come this moment, from other loops
 	case !r.linked && !r.Over():
 		f.finish(failed, torn)
 	}

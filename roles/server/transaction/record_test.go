@@ -131,3 +131,47 @@ func TestNoNameNamesNoFetch(t *testing.T) {
 		t.Error("it is found")
 	}
 }
+
+// The server dies between noting a response's head of the fetch and of the connection. The head comes
+// again, maybe when the client that asked for it has gone, and the body from its beginning.
+func TestAHeadMayComeTwice(t *testing.T) {
+	e := newEstate(t)
+	f := &fetch{env: e.env(t, 1, nil), progress: open, head: responseHead{status: 200, length: -1}}
+	f.key = f.env.Store.KeyOf([]byte("http"), []byte("example.com"), []byte("/"), nil)
+	w, err := f.env.Cache.Create(f.key, &cache.Meta{Status: 200}, nil, nil, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.w, f.writing = w, true
+	f.note(custody.StepOpened)
+	if _, err := w.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+
+	next := e.after(t, f).f
+	sink := next.OriginHead(nil, nil, 0)
+	for _, part := range []string{"hel", "lo wor", "ld"} {
+		for rest := part; len(rest) > 0; {
+			n := copy(sink.Space(), rest)
+			sink.Commit(n)
+			rest = rest[n:]
+		}
+	}
+	if got, _ := (&follower{f: next}).Bytes(0); string(got) != "hello world" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A fetch whose leader has gone with the server has nobody whose request its response could be judged by.
+func TestAFetchWithoutItsLeaderIsNotFollowed(t *testing.T) {
+	e := newEstate(t)
+	f := &fetch{env: e.env(t, 1, nil)}
+	f.note(custody.StepFetch)
+	next := e.after(t, f)
+	next.Link()
+	next.f.followers = []*follower{{}} // it has come before Settle could be called
+	next.Settle()
+	if next.f.progress != again {
+		t.Errorf("it is %v", next.f.progress)
+	}
+}
