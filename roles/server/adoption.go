@@ -33,7 +33,7 @@ type adoption struct {
 	order    []*leftover
 	joined   map[uint64]*leftover // cookies of origins' connections in tunnels
 	fetches  map[custody.Name]*transaction.Resumed
-	leaders  map[uint64]*transaction.Resumed
+	leaders  map[transaction.Identity]*transaction.Resumed
 	starts   [][]func()                        // by loop
 	gaps     []int                             // accepted, and nothing more
 	accused  []uint64                          // by loop: whose request the dead server was at
@@ -56,7 +56,7 @@ type leftover struct {
 func newAdoption(k *keeping) *adoption {
 	return &adoption{
 		k: k, workers: k.server.workers, slots: map[uint64]*leftover{}, joined: map[uint64]*leftover{},
-		fetches: map[custody.Name]*transaction.Resumed{}, leaders: map[uint64]*transaction.Resumed{},
+		fetches: map[custody.Name]*transaction.Resumed{}, leaders: map[transaction.Identity]*transaction.Resumed{},
 		starts: make([][]func(), len(k.server.workers)), held: map[*transaction.Resumed]*suspect{},
 	}
 }
@@ -249,7 +249,7 @@ func (a *adoption) resumeFetches() {
 			continue
 		}
 		a.fetches[name] = f
-		if c := f.Leader(); c != 0 {
+		if c := f.Leader(); c.Conn != 0 {
 			a.leaders[c] = f
 		}
 	}
@@ -259,10 +259,13 @@ func (a *adoption) resumeFetches() {
 		}
 		name, attempt := origin.Token(a.book(l.loop), l.slot)
 		f := a.fetches[name]
-		if f == nil || f.Attempt() != attempt || f.Over() || l.fd < 0 || !a.measure(l, queue.Active) {
+		if f == nil || f.Attempt() != attempt || f.Over() {
 			continue
 		}
-		f.Link()
+		f.Sent()
+		if l.fd >= 0 && a.measure(l, queue.Active) {
+			f.Link()
+		}
 	}
 }
 
@@ -283,14 +286,10 @@ func (a *adoption) resumeSessions() {
 			a.drop(l) // the client has gone
 			continue
 		}
-		lead := a.leaders[l.cookie]
-		if lead != nil && !lead.Linked() && !lead.Replied() {
-			lead = nil
-		}
 		w := a.workers[l.loop]
 		w.host.Book.Work(l.cookie)
 		r, err := w.host.Resume(session.Left{
-			FD: l.fd, Peer: sock.Peer(l.fd), Slot: l.slot, Progress: l.progress, Lead: lead, Blame: a.blame(l),
+			FD: l.fd, Peer: sock.Peer(l.fd), Slot: l.slot, Progress: l.progress, Blame: a.blame(l), Lead: a.lead,
 			Fetch: func(n custody.Name) *transaction.Resumed { return a.fetches[n] },
 		})
 		if err != nil {
@@ -300,11 +299,19 @@ func (a *adoption) resumeSessions() {
 		w.row.Inc(stats.ClientConnectionsCurrent)
 		a.note(l, r.Fate)
 		if who := a.suspect(l, r); who != nil {
-			a.held[a.leaders[l.cookie]] = who
+			a.held[r.Lead] = who
 			continue
 		}
 		a.starts[l.loop] = append(a.starts[l.loop], r.Start)
 	}
+}
+
+// lead finds the fetch that sends a request, and that the request goes on with.
+func (a *adoption) lead(id transaction.Identity) *transaction.Resumed {
+	if f := a.leaders[id]; f != nil && f.Leads() {
+		return f
+	}
+	return nil
 }
 
 // resumeExchanges goes on with the connections to origins, once it is known who waits for them.

@@ -23,14 +23,15 @@ type Left struct {
 	Fetch func(custody.Name) *transaction.Resumed
 	// Blame is the generation that died while it worked on this connection's request; 0: it did not.
 	Blame uint64
-	// Lead is the fetch that sends this connection's request, if there is one.
-	Lead *transaction.Resumed
+	// Lead finds the fetch that sends a request; nil: none does, and it begins anew.
+	Lead func(transaction.Identity) *transaction.Resumed
 }
 
 // A Resumed is a session that goes on. Start is called once on its loop.
 type Resumed struct {
 	s    *Session
 	Fate Fate
+	Lead *transaction.Resumed // the fetch that sends its request; nil: none
 }
 
 // Fate is what was found of a connection.
@@ -67,8 +68,10 @@ func (h *Host) Resume(l Left) (*Resumed, error) {
 	s.served = 1
 	s.blamed = r.blamed
 	f := &Resumed{s: s}
-	err := s.restore(&r, &l, &f.Fate)
+	s.entry = entry
+	err := s.restore(&r, &l, f)
 	if err != nil {
+		s.entry = custody.Entry[record]{} // the slot stays the caller's
 		if s.work != nil {
 			s.work.out, s.work.page = 0, 0 // the slot still names them
 			s.endWork()
@@ -77,13 +80,13 @@ func (h *Host) Resume(l Left) (*Resumed, error) {
 		h.putSession(s)
 		return nil, err
 	}
-	s.entry = entry
 	h.sessions.push(s)
 	return f, nil
 }
 
 // restore takes over what the record says.
-func (s *Session) restore(r *record, l *Left, fate *Fate) error {
+func (s *Session) restore(r *record, l *Left, f *Resumed) error {
+	fate := &f.Fate
 	if r.state == recordLingering {
 		s.phase, fate.State = phaseLingering, crash.Closing
 		return nil
@@ -99,18 +102,29 @@ func (s *Session) restore(r *record, l *Left, fate *Fate) error {
 	if size := len(s.host.Arena.Bytes(s.in)); s.hi < s.lo || s.hi > size {
 		return fmt.Errorf("bytes %d to %d of its page of %d", s.lo, s.hi, size)
 	}
-	if r.state == recordHead && l.Lead == nil {
+	f.Lead = l.Lead(s.identify(r))
+	if r.state == recordHead && f.Lead == nil {
 		s.phase, fate.State = phaseHead, crash.PartialHead
 		if s.lo == s.hi {
 			s.phase, fate.State = phaseIdle, crash.Idle
 		}
 		return nil
 	}
-	return s.restoreWork(r, l, fate)
+	return s.restoreWork(r, l, f)
+}
+
+// identify says which request the record is about.
+func (s *Session) identify(r *record) transaction.Identity {
+	at := s.lo
+	if r.state == recordHead {
+		at += http1.SkipEmptyLines(s.host.Arena.Bytes(s.in)[s.lo:s.hi])
+	}
+	return transaction.Identity{Conn: s.entry.Cookie(), Request: s.base + uint64(at)}
 }
 
 // restoreWork takes over a request in progress.
-func (s *Session) restoreWork(r *record, l *Left, fate *Fate) error {
+func (s *Session) restoreWork(r *record, l *Left, f *Resumed) error {
+	fate := &f.Fate
 	w := s.host.takeWork()
 	s.work = w
 	s.phase, fate.State = phaseAnswering, crash.Waiting
@@ -140,10 +154,10 @@ func (s *Session) restoreWork(r *record, l *Left, fate *Fate) error {
 		}
 	}
 	if r.state == recordReplying {
-		return s.restoreReply(r, l, head, fate)
+		return s.restoreReply(r, l, head, f)
 	}
-	if l.Lead != nil {
-		w.txn.Lead(s.host.Env, s, &w.req, head, l.Lead)
+	if f.Lead != nil {
+		w.txn.Lead(s.host.Env, s, &w.req, head, f.Lead)
 	}
 	return nil
 }
@@ -186,8 +200,8 @@ func (s *Session) restoreBody(r *record) error {
 }
 
 // restoreReply goes on with a reply, of which the kernel has so many bytes.
-func (s *Session) restoreReply(r *record, l *Left, head []byte, fate *Fate) error {
-	w := s.work
+func (s *Session) restoreReply(r *record, l *Left, head []byte, f *Resumed) error {
+	w, fate := s.work, &f.Fate
 	fate.State = crash.PartlyAnswered
 	fate.Sent = s.tx - r.outTx
 	w.from, w.off, w.end = r.from, r.from, r.end
@@ -211,7 +225,7 @@ func (s *Session) restoreReply(r *record, l *Left, head []byte, fate *Fate) erro
 			return fmt.Errorf("what it was being sent is gone")
 		}
 	}
-	if !w.txn.ResumeReply(s.host.Env, s, &w.req, head, int(r.status), r.object, from, from != nil && from == l.Lead, w.off) {
+	if !w.txn.ResumeReply(s.host.Env, s, &w.req, head, int(r.status), r.object, from, from != nil && from == f.Lead, w.off) {
 		return fmt.Errorf("what it was being sent is no longer in the cache")
 	}
 	w.reply, w.rendered = w.txn.Reply(), true

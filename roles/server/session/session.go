@@ -131,7 +131,9 @@ func (s *Session) Wake() {
 }
 
 // Identity implements transaction.Client.
-func (s *Session) Identity() uint64 { return s.entry.Cookie() }
+func (s *Session) Identity() transaction.Identity {
+	return transaction.Identity{Conn: s.entry.Cookie(), Request: s.base + uint64(s.work.at)}
+}
 
 // count asks the kernel how far an adopted connection got, before its bytes are numbered
 // for the first time.

@@ -21,7 +21,7 @@ type fetchRecord struct {
 	lines    buffer.Ref // of a response that is not stored
 	linesLen uint32
 	attempt  uint32 // of sending the request
-	leader   uint64 // cookie of the leader's connection
+	leader   Identity
 	key      cache.Key
 	started  int64
 	length   int64
@@ -155,6 +155,7 @@ type Resumed struct {
 	f      *fetch
 	record fetchRecord
 	linked bool // its connection to the origin is there
+	sent   bool // it was, and may have carried the request
 }
 
 // ResumeFetch makes the fetch that a record tells of. It has no connection and no follower yet: Exchange is what
@@ -215,9 +216,9 @@ func (f *fetch) reopen(r fetchRecord) bool {
 	return true
 }
 
-// Leader is the cookie of the connection whose request the fetch sends; 0: it has no more
-// say.
-func (r *Resumed) Leader() uint64 { return r.record.leader }
+// Leader is the request that the fetch sends. It need not be there any more: a connection goes on to its
+// next request while a response is still coming for the cache.
+func (r *Resumed) Leader() Identity { return r.record.leader }
 
 // Replied reports whether the response's head is known.
 func (r *Resumed) Replied() bool { return r.f.progress != pending }
@@ -225,6 +226,16 @@ func (r *Resumed) Replied() bool { return r.f.progress != pending }
 // Over reports whether nothing more is to come of the fetch. What the record of its connection says then is
 // from before, and must not be done again: its leader may have gone on to another request.
 func (r *Resumed) Over() bool { return r.f.progress != pending && r.f.progress != open }
+
+// Sent says that the request was on its way: a connection to the origin has been noted for it. Whether that
+// connection is there is another matter.
+func (r *Resumed) Sent() { r.sent = true }
+
+// Leads reports whether its leader goes on with the fetch. Otherwise the leader begins anew, as it
+// must not when the origin may have acted on the request and would do so twice.
+func (r *Resumed) Leads() bool {
+	return r.linked || r.Replied() || r.sent && !r.record.method.Idempotent()
+}
 
 // Attempt is the number of the time of sending the request that the fetch is at.
 func (r *Resumed) Attempt() uint32 { return r.record.attempt }
