@@ -290,8 +290,33 @@ func (r *Resumed) Start() {
 // startAnswer goes on with a request in progress. It reports whether the session is still one.
 func (s *Session) startAnswer() bool {
 	w := s.work
-	if w.reply == nil && w.outLo < w.outHi {
-		rest := s.host.Arena.Bytes(w.out)[w.outLo:w.outHi]
+	if !s.restAhead() {
+		return false
+	}
+	switch {
+	case w.reply == nil && w.txn.Idle() && w.taken > w.dropped:
+		// What was taken went to an origin that is gone: it must not be sent twice.
+		s.refuse(&http1.Error{Status: 502, Reason: "the connection to the origin broke"})
+	case w.reply == nil && w.txn.Idle():
+		w.txn.Begin(s.host.Env, s, &w.req, s.host.Arena.Bytes(s.in)[w.at:w.at+w.req.HeadLen])
+	default:
+		// Also beside a reply: whether the connection goes on depends on it.
+		if w.txn.BodyDone() {
+			s.passBody()
+		}
+		w.txn.Started()
+	}
+	s.run()
+	return s.phase != phaseClosed && s.phase != phaseTunnel
+}
+
+// restAhead sends the rest of what goes ahead of the reply. It reports whether the session is still one.
+func (s *Session) restAhead() bool {
+	w := s.work
+	if w.reply != nil {
+		return true
+	}
+	if rest := s.host.Arena.Bytes(w.out)[w.outLo:w.outHi]; len(rest) > 0 {
 		n, errno := sock.Send(s.fd, rest)
 		if errno != 0 || n < len(rest) {
 			s.abort()
@@ -299,24 +324,9 @@ func (s *Session) startAnswer() bool {
 		}
 		s.tx += uint64(n)
 	}
-	if w.reply == nil {
-		s.sentAhead()
-		w.outLo = 0
-		switch {
-		case w.txn.Idle() && w.taken > w.dropped:
-			// What was taken went to an origin that is gone: it must not be sent twice.
-			s.refuse(&http1.Error{Status: 502, Reason: "the connection to the origin broke"})
-		case w.txn.Idle():
-			w.txn.Begin(s.host.Env, s, &w.req, s.host.Arena.Bytes(s.in)[w.at:w.at+w.req.HeadLen])
-		default:
-			if w.txn.BodyDone() {
-				s.passBody()
-			}
-			w.txn.Started()
-		}
-	}
-	s.run()
-	return s.phase != phaseClosed && s.phase != phaseTunnel
+	s.sentAhead()
+	w.outLo = 0
+	return true
 }
 
 // passBody moves past the body of the request.
