@@ -80,6 +80,7 @@ func (h *Host) Resume(l Left) (*Resumed, error) {
 		h.putSession(s)
 		return nil, err
 	}
+	s.waits = f
 	h.sessions.push(s)
 	return f, nil
 }
@@ -245,16 +246,36 @@ func (r *Resumed) Suspect() []uint64 {
 }
 
 // Acquit takes the blame off the request for deaths that were not its doing. It runs on the loop, before Start.
-func (r *Resumed) Acquit(generations []uint64) { r.s.blamed.remove(generations) }
+func (r *Resumed) Acquit(generations []uint64) {
+	if r.s.waits == r {
+		r.s.blamed.remove(generations)
+	}
+}
+
+// here ends the wait. It reports whether the session is still there: one that waits long may have been
+// ended meanwhile, and be another connection's by now.
+func (r *Resumed) here() bool {
+	if r.s.waits != r {
+		return false
+	}
+	r.s.waits = nil
+	return r.s.phase != phaseClosed
+}
 
 // Condemn fails the request, and nothing else, instead of going on with it: it runs on the loop in place of Start.
 func (r *Resumed) Condemn() {
 	s := r.s
+	if !r.here() {
+		return
+	}
 	if s.phase != phaseAnswering && s.phase != phaseHead || s.work != nil && s.work.rendered {
 		s.abort()
 		return
 	}
 	if s.work != nil {
+		if !s.restAhead() {
+			return
+		}
 		s.work.txn.End()
 	}
 	s.refuse(&http1.Error{Status: 502, Reason: "the server died of this request, and did so again"})
@@ -267,6 +288,9 @@ func (r *Resumed) Condemn() {
 // Start goes on with the session. It runs on the loop.
 func (r *Resumed) Start() {
 	s := r.s
+	if !r.here() {
+		return
+	}
 	limits := s.host.Limits
 	switch s.phase {
 	case phaseIdle:

@@ -90,3 +90,31 @@ func TestARequestGoesOnWithItsOwnFetchOnly(t *testing.T) {
 	}
 	r.s.abort()
 }
+
+// A request that waits for its judgement does nothing meanwhile, whatever news there is. Its connection may
+// have ended by then, and the session be another connection's.
+func TestASessionThatWaitsForItsStart(t *testing.T) {
+	h := newHeir(t)
+	h.note(t, 0, 0, "GET / HTTP/1.1\r\n")
+	h.left.Lead = func(transaction.Identity) *transaction.Resumed { return nil }
+	r, err := h.Resume(h.left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.s.Wake()
+	if r.s.phase != phaseHead || !r.s.readable {
+		t.Errorf("it has not waited: it is %v", r.s.phase)
+	}
+	r.s.abort()
+	other := h.takeSession()
+	if other != r.s {
+		t.Fatal("the session is not used again")
+	}
+	other.fd, other.phase = -1, phaseIdle
+	h.sessions.push(other)
+	r.Condemn()
+	r.Start()
+	if other.phase != phaseIdle || other.watch.Active() {
+		t.Errorf("the other connection is %v", other.phase)
+	}
+}

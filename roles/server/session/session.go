@@ -57,10 +57,11 @@ type Session struct {
 	rx, tx  uint64 // bytes consumed and written since the connection began
 	counted bool   // rx and tx are known; of an adopted connection they are asked for when they are needed
 	entry   custody.Entry[record]
-	blamed  blame // deaths that may be this request's doing
-	running bool  // guards against Wake from within run
-	again   bool  // Wake was called meanwhile
-	turn    bool  // another turn has been posted
+	blamed  blame    // deaths that may be this request's doing
+	running bool     // guards against Wake from within run
+	again   bool     // Wake was called meanwhile
+	turn    bool     // another turn has been posted
+	waits   *Resumed // Start has not been called yet
 
 	// work is what a request in progress needs; nil between requests.
 	work *work
@@ -152,6 +153,9 @@ func (s *Session) Peer() netip.AddrPort { return s.peer }
 
 // run takes the session as far as it goes now.
 func (s *Session) run() {
+	if s.waits != nil {
+		return // Start looks at everything
+	}
 	if s.running {
 		s.again = true
 		return
