@@ -366,6 +366,7 @@ func (a *adoption) resumeTunnels() {
 			continue
 		}
 		w.row.Inc(stats.ClientConnectionsCurrent)
+		w.row.Inc(stats.TunnelsCurrent)
 		a.note(l, r.Fate)
 		a.starts[l.loop] = append(a.starts[l.loop], r.StartTunnel)
 	}
