@@ -401,6 +401,9 @@ func (a *adoption) lose(l *leftover, why string) {
 		c.Peer = sock.Peer(l.fd).String()
 	}
 	a.tell(l, c)
+	if l.fd >= 0 {
+		sock.ResetOnClose(l.fd) // where the end of the stream ends a body, it must not look like that
+	}
 	a.drop(l)
 }
 
