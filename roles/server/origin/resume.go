@@ -103,6 +103,9 @@ func (c *Conn) Start() {
 		return
 	}
 	c.limit.Set(c.pool.limits.Response)
+	if c.expecting {
+		c.await(continueWait) // also when nothing is left to be sent before it
+	}
 	if c.state == readingBody {
 		c.limit.Set(c.pool.limits.Body)
 		if c.framing == http1.None || c.framing == http1.Length && c.left == 0 && c.inLo == c.inHi {
