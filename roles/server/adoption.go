@@ -167,10 +167,10 @@ func (a *adoption) receive() error {
 func (a *adoption) goOn() {
 	thaw := a.k.server.freeze()
 	a.resumeFetches()
+	a.settle()
 	a.resumeSessions()
 	a.resumeExchanges()
 	a.resumeTunnels()
-	a.settle()
 	var idle []*leftover
 	for _, l := range a.order {
 		switch {
@@ -372,10 +372,10 @@ func (a *adoption) resumeTunnels() {
 	}
 }
 
-// settle ends what cannot go on: before anything of a loop starts.
+// settle has what cannot go on ended: before anything of a loop starts.
 func (a *adoption) settle() {
 	for name, f := range a.fetches {
-		a.starts[name.Loop] = append([]func(){f.Settle}, a.starts[name.Loop]...)
+		a.starts[name.Loop] = append(a.starts[name.Loop], f.Settle)
 	}
 }
 
