@@ -24,9 +24,8 @@ func (p *Pool) Resume(fd int, slot *queue.Slot, at queue.Progress, x *Exchange) 
 	if x.Origin == nil {
 		// Nobody asks for it any more; what is under way comes to its end.
 		x.Origin = &remap.Origin{Name: sock.Peer(fd).String()}
-		r.flags |= flagClose
 	}
-	c := &Conn{pool: p, origin: x.Origin, fd: fd, state: r.state, rx: at.Consumed, tx: at.Written}
+	c := &Conn{pool: p, origin: x.Origin, fd: fd, state: r.state, inherited: true, rx: at.Consumed, tx: at.Written}
 	if err := c.restore(&r); err != nil {
 		return nil, err
 	}
