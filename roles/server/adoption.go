@@ -2,7 +2,6 @@ package server
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"trafficd/proc"
@@ -35,7 +34,7 @@ type adoption struct {
 	order    []*leftover
 	joined   map[uint64]*leftover // cookies of origins' connections in tunnels
 	fetches  map[custody.Name]*transaction.Resumed
-	leaders  map[uint64][]*transaction.Resumed // by the cookie of the leader's connection
+	leaders  map[transaction.Identity]*transaction.Resumed
 	starts   [][]func()                        // by loop
 	gaps     []int                             // accepted, and nothing more
 	idle     [][]*leftover                     // by loop: nothing is in progress on them, and they are still to be handed over
@@ -61,7 +60,7 @@ type leftover struct {
 func newAdoption(k *keeping) *adoption {
 	return &adoption{
 		k: k, workers: k.server.workers, slots: map[uint64]*leftover{}, joined: map[uint64]*leftover{},
-		fetches: map[custody.Name]*transaction.Resumed{}, leaders: map[uint64][]*transaction.Resumed{},
+		fetches: map[custody.Name]*transaction.Resumed{}, leaders: map[transaction.Identity]*transaction.Resumed{},
 		starts: make([][]func(), len(k.server.workers)), idle: make([][]*leftover, len(k.server.workers)),
 		held: map[*transaction.Resumed]*suspect{},
 	}
@@ -208,10 +207,10 @@ func (a *adoption) goOn() {
 	a.active = true
 	thaw := a.k.server.freeze()
 	a.resumeFetches()
+	a.settle()
 	a.resumeSessions()
 	a.resumeExchanges()
 	a.resumeTunnels()
-	a.settle()
 	if a.k.before.PID != 0 && !a.k.before.Asked {
 		a.workers[0].row.Inc(stats.CrashesMasked)
 	}
@@ -307,8 +306,8 @@ func (a *adoption) resumeFetches() {
 			continue
 		}
 		a.fetches[name] = f
-		if c := f.Leader(); c != 0 {
-			a.leaders[c] = append(a.leaders[c], f)
+		if c := f.Leader(); c.Conn != 0 {
+			a.leaders[c] = f
 		}
 	}
 	for _, l := range a.order {
@@ -317,10 +316,13 @@ func (a *adoption) resumeFetches() {
 		}
 		name, attempt := origin.Token(a.book(l.loop), l.slot)
 		f := a.fetches[name]
-		if f == nil || f.Attempt() != attempt || f.Over() || l.fd < 0 || !a.measure(l, queue.Active) {
+		if f == nil || f.Attempt() != attempt || f.Over() {
 			continue
 		}
-		f.Link(origin.HeadKnown(a.book(l.loop), l.slot))
+		f.Sent()
+		if l.fd >= 0 && a.measure(l, queue.Active) {
+			f.Link(origin.HeadKnown(a.book(l.loop), l.slot))
+		}
 	}
 }
 
@@ -362,11 +364,10 @@ func (a *adoption) resumeSessions() {
 			a.drop(l) // the client has gone
 			continue
 		}
-		leads := slices.DeleteFunc(a.leaders[l.cookie], func(f *transaction.Resumed) bool { return !f.Linked() && !f.Replied() })
 		w := a.workers[l.loop]
 		w.host.Book.Work(l.cookie)
 		r, err := w.host.Resume(session.Left{
-			FD: l.fd, Peer: sock.Peer(l.fd), Slot: l.slot, Progress: l.progress, Leads: leads, Blame: a.blame(l),
+			FD: l.fd, Peer: sock.Peer(l.fd), Slot: l.slot, Progress: l.progress, Blame: a.blame(l), Lead: a.lead,
 			Fetch: func(n custody.Name) *transaction.Resumed { return a.fetches[n] },
 		})
 		if err != nil {
@@ -381,6 +382,14 @@ func (a *adoption) resumeSessions() {
 		}
 		a.starts[l.loop] = append(a.starts[l.loop], r.Start)
 	}
+}
+
+// lead finds the fetch that sends a request, and that the request goes on with.
+func (a *adoption) lead(id transaction.Identity) *transaction.Resumed {
+	if f := a.leaders[id]; f != nil && f.Leads() {
+		return f
+	}
+	return nil
 }
 
 // resumeExchanges goes on with the connections to origins, once it is known who waits for them.
@@ -440,15 +449,16 @@ func (a *adoption) resumeTunnels() {
 			continue
 		}
 		w.row.Inc(stats.ClientConnectionsCurrent)
+		w.row.Inc(stats.TunnelsCurrent)
 		a.note(l, r.Fate)
 		a.starts[l.loop] = append(a.starts[l.loop], r.StartTunnel)
 	}
 }
 
-// settle ends what cannot go on: before anything of a loop starts.
+// settle has what cannot go on ended: before anything of a loop starts.
 func (a *adoption) settle() {
 	for name, f := range a.fetches {
-		a.starts[name.Loop] = append([]func(){f.Settle}, a.starts[name.Loop]...)
+		a.starts[name.Loop] = append(a.starts[name.Loop], f.Settle)
 	}
 }
 
@@ -474,6 +484,9 @@ func (a *adoption) lose(l *leftover, why string) {
 		c.Peer = sock.Peer(l.fd).String()
 	}
 	a.tell(l, c)
+	if l.fd >= 0 {
+		sock.ResetOnClose(l.fd) // where the end of the stream ends a body, it must not look like that
+	}
 	a.drop(l)
 }
 

@@ -91,7 +91,8 @@ func (p *suspect) judge() {
 			return
 		}
 		p.r.Acquit(innocent)
-		for _, start := range append(p.starts, p.r.Start) {
+		p.r.Start() // before its origin's connection, whose response it might miss
+		for _, start := range p.starts {
 			start()
 		}
 	})

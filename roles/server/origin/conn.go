@@ -38,6 +38,7 @@ type Conn struct {
 	limit     deadline.Deadline
 	state     connState
 	used      int       // exchanges carried before this one
+	inherited bool      // made by a server that is dead, for what may have been another origin's rules
 	idleSince int64     // monotonic ns
 	x         *Exchange // nil when idle or closed
 
@@ -152,8 +153,9 @@ func (c *Conn) broken(errno syscall.Errno) {
 func (c *Conn) complete() {
 	x := c.x
 	// A body without a length ends with the connection, and what comes behind
-	// the end of a response belongs to no request: neither may be used again.
-	keep := !c.resp.Close && c.framing != http1.UntilClose && !c.eof &&
+	// the end of a response belongs to no request: neither may be used again. An inherited connection need not
+	// lead to where its origin is by now.
+	keep := !c.inherited && !c.resp.Close && c.framing != http1.UntilClose && !c.eof &&
 		c.bodyDone && c.outLo == c.outHi && !c.sendFailed && c.inLo == c.inHi && c.silent() && c.pool.room(c)
 	c.x = nil
 	x.active, x.conn, x.BodyDone = false, nil, c.bodyDone

@@ -24,9 +24,8 @@ func (p *Pool) Resume(fd int, slot *queue.Slot, at queue.Progress, x *Exchange) 
 	if x.Origin == nil {
 		// Nobody asks for it any more; what is under way comes to its end.
 		x.Origin = &remap.Origin{Name: sock.Peer(fd).String()}
-		r.flags |= flagClose
 	}
-	c := &Conn{pool: p, origin: x.Origin, fd: fd, state: r.state, rx: at.Consumed, tx: at.Written}
+	c := &Conn{pool: p, origin: x.Origin, fd: fd, state: r.state, inherited: true, rx: at.Consumed, tx: at.Written}
 	if err := c.restore(&r); err != nil {
 		return nil, err
 	}
@@ -103,6 +102,9 @@ func (c *Conn) Start() {
 		return
 	}
 	c.limit.Set(c.pool.limits.Response)
+	if c.expecting {
+		c.await(continueWait) // also when nothing is left to be sent before it
+	}
 	if c.state == readingBody {
 		c.limit.Set(c.pool.limits.Body)
 		if c.framing == http1.None || c.framing == http1.Length && c.left == 0 && c.inLo == c.inHi {

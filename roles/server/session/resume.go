@@ -23,11 +23,8 @@ type Left struct {
 	Fetch func(custody.Name) *transaction.Resumed
 	// Blame is the generation that died while it worked on this connection's request; 0: it did not.
 	Blame uint64
-	// Leads are the fetches that were begun with a request of this connection. At most one of them is
-	// for the request in progress.
-	Leads []*transaction.Resumed
-
-	lead *transaction.Resumed // which one; nil: none
+	// Lead finds the fetch that sends a request; nil: none does, and it begins anew.
+	Lead func(transaction.Identity) *transaction.Resumed
 }
 
 // A Resumed is a session that goes on. Start is called once on its loop.
@@ -71,8 +68,10 @@ func (h *Host) Resume(l Left) (*Resumed, error) {
 	s.served = 1
 	s.blamed = r.blamed
 	f := &Resumed{s: s}
-	err := s.restore(&r, &l, &f.Fate)
+	s.entry = entry
+	err := s.restore(&r, &l, f)
 	if err != nil {
+		s.entry = custody.Entry[record]{} // the slot stays the caller's
 		if s.work != nil {
 			s.work.out, s.work.page = 0, 0 // the slot still names them
 			s.endWork()
@@ -81,13 +80,14 @@ func (h *Host) Resume(l Left) (*Resumed, error) {
 		h.putSession(s)
 		return nil, err
 	}
-	s.entry, f.Lead = entry, l.lead
+	s.waits = f
 	h.sessions.push(s)
 	return f, nil
 }
 
 // restore takes over what the record says.
-func (s *Session) restore(r *record, l *Left, fate *Fate) error {
+func (s *Session) restore(r *record, l *Left, f *Resumed) error {
+	fate := &f.Fate
 	if r.state == recordLingering {
 		s.phase, fate.State = phaseLingering, crash.Closing
 		return nil
@@ -103,33 +103,29 @@ func (s *Session) restore(r *record, l *Left, fate *Fate) error {
 	if size := len(s.host.Arena.Bytes(s.in)); s.hi < s.lo || s.hi > size {
 		return fmt.Errorf("bytes %d to %d of its page of %d", s.lo, s.hi, size)
 	}
-	for _, f := range l.Leads {
-		// Others are of requests that were answered, and whose fetch nobody has ended.
-		if f.Position() == s.requestAt(r) {
-			l.lead = f
-		}
-	}
-	if r.state == recordHead && l.lead == nil {
+	f.Lead = l.Lead(s.identify(r))
+	if r.state == recordHead && f.Lead == nil {
 		s.phase, fate.State = phaseHead, crash.PartialHead
 		if s.lo == s.hi {
 			s.phase, fate.State = phaseIdle, crash.Idle
 		}
 		return nil
 	}
-	return s.restoreWork(r, l, fate)
+	return s.restoreWork(r, l, f)
 }
 
-// requestAt is where in the client's stream the request begins.
-func (s *Session) requestAt(r *record) uint64 {
-	at := r.base + uint64(r.at)
+// identify says which request the record is about.
+func (s *Session) identify(r *record) transaction.Identity {
+	at := s.lo
 	if r.state == recordHead {
-		at += uint64(http1.SkipEmptyLines(s.host.Arena.Bytes(s.in)[r.at:s.hi]))
+		at += http1.SkipEmptyLines(s.host.Arena.Bytes(s.in)[s.lo:s.hi])
 	}
-	return at
+	return transaction.Identity{Conn: s.entry.Cookie(), Request: s.base + uint64(at)}
 }
 
 // restoreWork takes over a request in progress.
-func (s *Session) restoreWork(r *record, l *Left, fate *Fate) error {
+func (s *Session) restoreWork(r *record, l *Left, f *Resumed) error {
+	fate := &f.Fate
 	w := s.host.takeWork()
 	s.work = w
 	s.phase, fate.State = phaseAnswering, crash.Waiting
@@ -159,10 +155,10 @@ func (s *Session) restoreWork(r *record, l *Left, fate *Fate) error {
 		}
 	}
 	if r.state == recordReplying {
-		return s.restoreReply(r, l, head, fate)
+		return s.restoreReply(r, l, head, f)
 	}
-	if l.lead != nil {
-		w.txn.Lead(s.host.Env, s, &w.req, head, l.lead)
+	if f.Lead != nil {
+		w.txn.Lead(s.host.Env, s, &w.req, head, f.Lead)
 	}
 	return nil
 }
@@ -205,8 +201,8 @@ func (s *Session) restoreBody(r *record) error {
 }
 
 // restoreReply goes on with a reply, of which the kernel has so many bytes.
-func (s *Session) restoreReply(r *record, l *Left, head []byte, fate *Fate) error {
-	w := s.work
+func (s *Session) restoreReply(r *record, l *Left, head []byte, f *Resumed) error {
+	w, fate := s.work, &f.Fate
 	fate.State = crash.PartlyAnswered
 	fate.Sent = s.tx - r.outTx
 	w.from, w.off, w.end = r.from, r.from, r.end
@@ -230,7 +226,7 @@ func (s *Session) restoreReply(r *record, l *Left, head []byte, fate *Fate) erro
 			return fmt.Errorf("what it was being sent is gone")
 		}
 	}
-	if !w.txn.ResumeReply(s.host.Env, s, &w.req, head, int(r.status), r.object, from, from != nil && from == l.lead, w.off) {
+	if !w.txn.ResumeReply(s.host.Env, s, &w.req, head, int(r.status), r.object, from, from != nil && from == f.Lead, w.off) {
 		return fmt.Errorf("what it was being sent is no longer in the cache")
 	}
 	w.reply, w.rendered = w.txn.Reply(), true
@@ -250,16 +246,36 @@ func (r *Resumed) Suspect() []uint64 {
 }
 
 // Acquit takes the blame off the request for deaths that were not its doing. It runs on the loop, before Start.
-func (r *Resumed) Acquit(generations []uint64) { r.s.blamed.remove(generations) }
+func (r *Resumed) Acquit(generations []uint64) {
+	if r.s.waits == r {
+		r.s.blamed.remove(generations)
+	}
+}
+
+// here ends the wait. It reports whether the session is still there: one that waits long may have been
+// ended meanwhile, and be another connection's by now.
+func (r *Resumed) here() bool {
+	if r.s.waits != r {
+		return false
+	}
+	r.s.waits = nil
+	return r.s.phase != phaseClosed
+}
 
 // Condemn fails the request, and nothing else, instead of going on with it: it runs on the loop in place of Start.
 func (r *Resumed) Condemn() {
 	s := r.s
+	if !r.here() {
+		return
+	}
 	if s.phase != phaseAnswering && s.phase != phaseHead || s.work != nil && s.work.rendered {
 		s.abort()
 		return
 	}
 	if s.work != nil {
+		if !s.restAhead() {
+			return
+		}
 		s.work.txn.End()
 	}
 	s.refuse(&http1.Error{Status: 502, Reason: "the server died of this request, and did so again"})
@@ -272,6 +288,9 @@ func (r *Resumed) Condemn() {
 // Start goes on with the session. It runs on the loop.
 func (r *Resumed) Start() {
 	s := r.s
+	if !r.here() {
+		return
+	}
 	limits := s.host.Limits
 	switch s.phase {
 	case phaseIdle:
@@ -295,8 +314,33 @@ func (r *Resumed) Start() {
 // startAnswer goes on with a request in progress. It reports whether the session is still one.
 func (s *Session) startAnswer() bool {
 	w := s.work
-	if w.reply == nil && w.outLo < w.outHi {
-		rest := s.host.Arena.Bytes(w.out)[w.outLo:w.outHi]
+	if !s.restAhead() {
+		return false
+	}
+	switch {
+	case w.reply == nil && w.txn.Idle() && w.taken > w.dropped:
+		// What was taken went to an origin that is gone: it must not be sent twice.
+		s.refuse(&http1.Error{Status: 502, Reason: "the connection to the origin broke"})
+	case w.reply == nil && w.txn.Idle():
+		w.txn.Begin(s.host.Env, s, &w.req, s.host.Arena.Bytes(s.in)[w.at:w.at+w.req.HeadLen])
+	default:
+		// Also beside a reply: whether the connection goes on depends on it.
+		if w.txn.BodyDone() {
+			s.passBody()
+		}
+		w.txn.Started()
+	}
+	s.run()
+	return s.phase != phaseClosed && s.phase != phaseTunnel
+}
+
+// restAhead sends the rest of what goes ahead of the reply. It reports whether the session is still one.
+func (s *Session) restAhead() bool {
+	w := s.work
+	if w.reply != nil {
+		return true
+	}
+	if rest := s.host.Arena.Bytes(w.out)[w.outLo:w.outHi]; len(rest) > 0 {
 		n, errno := sock.Send(s.fd, rest)
 		if errno != 0 || n < len(rest) {
 			s.abort()
@@ -304,24 +348,9 @@ func (s *Session) startAnswer() bool {
 		}
 		s.tx += uint64(n)
 	}
-	if w.reply == nil {
-		s.sentAhead()
-		w.outLo = 0
-		switch {
-		case w.txn.Idle() && w.taken > w.dropped:
-			// What was taken went to an origin that is gone: it must not be sent twice.
-			s.refuse(&http1.Error{Status: 502, Reason: "the connection to the origin broke"})
-		case w.txn.Idle():
-			w.txn.Begin(s.host.Env, s, &w.req, s.host.Arena.Bytes(s.in)[w.at:w.at+w.req.HeadLen])
-		default:
-			if w.txn.BodyDone() {
-				s.passBody()
-			}
-			w.txn.Started()
-		}
-	}
-	s.run()
-	return s.phase != phaseClosed && s.phase != phaseTunnel
+	s.sentAhead()
+	w.outLo = 0
+	return true
 }
 
 // passBody moves past the body of the request.

@@ -58,10 +58,11 @@ type Session struct {
 	rx, tx  uint64 // bytes consumed and written since the connection began
 	counted bool   // rx and tx are known; of an adopted connection they are asked for when they are needed
 	entry   custody.Entry[record]
-	blamed  blame // deaths that may be this request's doing
-	running bool  // guards against Wake from within run
-	again   bool  // Wake was called meanwhile
-	turn    bool  // another turn has been posted
+	blamed  blame    // deaths that may be this request's doing
+	running bool     // guards against Wake from within run
+	again   bool     // Wake was called meanwhile
+	turn    bool     // another turn has been posted
+	waits   *Resumed // Start has not been called yet
 
 	// work is what a request in progress needs; nil between requests.
 	work *work
@@ -132,10 +133,9 @@ func (s *Session) Wake() {
 }
 
 // Identity implements transaction.Client.
-func (s *Session) Identity() uint64 { return s.entry.Cookie() }
-
-// Position implements transaction.Client.
-func (s *Session) Position() uint64 { return s.base + uint64(s.work.at) }
+func (s *Session) Identity() transaction.Identity {
+	return transaction.Identity{Conn: s.entry.Cookie(), Request: s.base + uint64(s.work.at)}
+}
 
 // count asks the kernel how far an adopted connection got, before its bytes are numbered
 // for the first time.
@@ -159,6 +159,9 @@ func (s *Session) Peer() netip.AddrPort {
 
 // run takes the session as far as it goes now.
 func (s *Session) run() {
+	if s.waits != nil {
+		return // Start looks at everything
+	}
 	if s.running {
 		s.again = true
 		return

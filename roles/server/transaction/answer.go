@@ -124,8 +124,11 @@ func (t *Transaction) answerFrom(f *fetch) {
 
 // OriginHead implements origin.Handler.
 func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing) origin.Sink {
+	if f.progress != pending {
+		// It was reported to a server that died before the connection could note that.
+		return f.OriginResumed(0, 0)
+	}
 	t := f.lead // there is one: a fetch without a head is not left by its leader
-	f.startOver()
 	if freshness.Invalidates(f.x.Method, r.Status) && f.env.Store != nil {
 		f.invalidate(t, r, head)
 	}
@@ -167,22 +170,6 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 	f.note(custody.StepOpened)
 	f.moved = true
 	return f
-}
-
-// startOver drops what has come of the response to a server that died before it could
-// note that: all of it comes again.
-func (f *fetch) startOver() {
-	if f.w == nil && f.end == 0 {
-		return
-	}
-	w := f.w
-	f.mu.Lock()
-	f.w, f.writing = nil, false
-	f.tail, f.end, f.from, f.at = 0, 0, 0, 0
-	f.mu.Unlock()
-	if w != nil {
-		w.Release()
-	}
 }
 
 // keepLines puts the field lines of a response that is not stored where they outlive this

@@ -21,8 +21,7 @@ type fetchRecord struct {
 	lines    buffer.Ref // of a response that is not stored
 	linesLen uint32
 	attempt  uint32 // of sending the request
-	leader   uint64 // cookie of the leader's connection
-	request  uint64 // number in its stream of the first byte of the leader's request
+	leader   Identity
 	key      cache.Key
 	started  int64
 	length   int64
@@ -86,7 +85,7 @@ func (f *fetch) describe() fetchRecord {
 		window: f.ringRef, from: f.from, end: f.end,
 	}
 	if f.lead != nil {
-		r.leader, r.request = f.lead.client.Identity(), f.lead.client.Position()
+		r.leader = f.lead.client.Identity()
 	}
 	if f.w != nil {
 		r.writer = f.w.ID()
@@ -138,8 +137,11 @@ func (t *Transaction) Fetch() custody.Name {
 // FetchPages tells which pages the record of a fetch names, itself included. False: there is
 // no such fetch any more.
 func FetchPages(a *buffer.Arena, n custody.Name, page func(buffer.Ref)) bool {
+	if n.Serial == 0 {
+		return false
+	}
 	r := queue.RecordAt[fetchRecord](a.Bytes(n.Page)).Load()
-	if r.serial != n.Serial || n.Serial == 0 {
+	if r.serial != n.Serial {
 		return false
 	}
 	page(n.Page)
@@ -153,6 +155,7 @@ type Resumed struct {
 	f      *fetch
 	record fetchRecord
 	linked bool // its connection to the origin is there
+	sent   bool // it was, and may have carried the request
 }
 
 // ResumeFetch makes the fetch that a record tells of. It has no connection and no follower yet: Exchange is what
@@ -204,17 +207,18 @@ func (f *fetch) reopen(r fetchRecord) bool {
 	}
 	f.w = w
 	f.writing = r.has(fetchWriting) && w.State() == cache.Filling
+	if !f.writing {
+		// Also when the fill was given up and the record does not say so yet: the window begins where it ends.
+		f.from = w.Len()
+		f.tail, f.end = f.from, max(f.end, f.from)
+	}
 	f.head.meta, f.head.vary, f.head.lines = *w.Meta(), w.Vary(), w.Head()
 	return true
 }
 
-// Leader is the cookie of the connection whose request the fetch sends; 0: it has no more
-// say.
-func (r *Resumed) Leader() uint64 { return r.record.leader }
-
-// Position is where in the stream of that connection the request begins. A request on it that begins elsewhere is
-// not the one that the fetch sends, but comes behind it.
-func (r *Resumed) Position() uint64 { return r.record.request }
+// Leader is the request that the fetch sends. It need not be there any more: a connection goes on to its
+// next request while a response is still coming for the cache.
+func (r *Resumed) Leader() Identity { return r.record.leader }
 
 // Replied reports whether the response's head is known.
 func (r *Resumed) Replied() bool { return r.f.progress != pending }
@@ -222,6 +226,16 @@ func (r *Resumed) Replied() bool { return r.f.progress != pending }
 // Over reports whether nothing more is to come of the fetch. What the record of its connection says then is
 // from before, and must not be done again: its leader may have gone on to another request.
 func (r *Resumed) Over() bool { return r.f.progress != pending && r.f.progress != open }
+
+// Sent says that the request was on its way: a connection to the origin has been noted for it. Whether that
+// connection is there is another matter.
+func (r *Resumed) Sent() { r.sent = true }
+
+// Leads reports whether its leader goes on with the fetch. Otherwise the leader begins anew, as it
+// must not when the origin may have acted on the request and would do so twice.
+func (r *Resumed) Leads() bool {
+	return r.linked || r.Replied() || r.sent && !r.record.method.Idempotent()
+}
 
 // Attempt is the number of the time of sending the request that the fetch is at.
 func (r *Resumed) Attempt() uint32 { return r.record.attempt }
@@ -275,6 +289,8 @@ func (r *Resumed) Settle() {
 			return
 		}
 		f.orphaned()
+	case f.progress == pending && f.lead == nil:
+		f.abandoned() // those who follow have come this moment, from other loops
 	case !r.linked && !r.Over():
 		f.finish(failed, torn)
 	}
@@ -367,9 +383,11 @@ func (t *Transaction) identify() {
 // direct bytes behind it have been received into Space already.
 func (f *fetch) OriginResumed(at int64, direct int) origin.Sink {
 	f.at = at
+	f.mu.Lock()
 	if !f.writing {
 		f.end = max(at, f.from)
 	}
+	f.mu.Unlock()
 	if direct > 0 {
 		f.Commit(direct)
 	}

@@ -11,12 +11,9 @@ import (
 type Client interface {
 	// Peer is the address of the client; the zero value if it has none.
 	Peer() netip.AddrPort
-	// Identity is the cookie of the client's connection, by which a fetch that outlives this
-	// process finds its leader again; 0 if it has none.
-	Identity() uint64
-	// Position is where in the stream of that connection the request begins, which tells it from
-	// the ones before and after it.
-	Position() uint64
+	// Identity is who asks and for what: by it a fetch that outlives this process finds its
+	// leader again.
+	Identity() Identity
 	// Wake says that there is something to do: a reply has come, its body has
 	// grown, ended or failed, or a tunnel has opened.
 	Wake()
@@ -25,6 +22,12 @@ type Client interface {
 	Interim(n, status int, lines []byte)
 	// RequestBody is where the request's body comes from; nil without one.
 	RequestBody() origin.RequestBody
+}
+
+// An Identity names a request for ever. The zero value names none.
+type Identity struct {
+	Conn    uint64 // cookie of the client's connection; 0 if it is not in custody
+	Request uint64 // number in the client's stream of the request's first byte
 }
 
 // A Body gives the bytes of a reply by their offset in the representation that

@@ -77,7 +77,7 @@ func (f *fetch) begin(t *Transaction) {
 // describeRequest tells the exchange what there is to know of the leader's request.
 func (f *fetch) describeRequest(t *Transaction) {
 	f.x.Origin = t.match.Origin
-	f.x.Leader = t.client.Identity()
+	f.x.Leader = t.client.Identity().Conn
 	f.x.Method = t.req.Method
 	f.x.Body = t.client.RequestBody()
 	f.x.Chunked = t.req.Chunked

@@ -74,7 +74,9 @@ func Resume(o Options, client, origin End) (*Tunnel, bool) {
 	t := newTunnel(o, client, origin)
 	entry, r := custody.Resume[record](o.Book, client.FD, client.Slot)
 	t.entry = entry
-	if t.client.resume(&t.origin, r.toClient) && t.origin.resume(&t.client, r.toOrigin) {
+	toClient, toOrigin := t.client.resume(&t.origin, r.toClient), t.origin.resume(&t.client, r.toOrigin)
+	if toClient && toOrigin {
+		t.origin.slot.Set(0) // its server may have died before it came to that
 		return t, true
 	}
 	t.o.Closed = func(Summary) {}

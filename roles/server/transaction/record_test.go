@@ -1,0 +1,177 @@
+package transaction
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"trafficd/queue"
+	"trafficd/roles/server/buffer"
+	"trafficd/roles/server/cache"
+	"trafficd/roles/server/custody"
+)
+
+// estate is what outlives a server.
+type estate struct {
+	journal *queue.Journal
+	cache   []byte
+}
+
+var estateShape = buffer.Shape{Records: 8, Smalls: 8, Larges: 4}
+
+func newEstate(t *testing.T) *estate {
+	t.Helper()
+	fd, err := queue.NewJournal(queue.Geometry{Loops: 1, Slots: 8, Pool: (estateShape.Size() + 4095) &^ 4095})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	j, err := queue.OpenJournal(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem, err := unix.Mmap(-1, 0, 8<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.Close(); unix.Munmap(mem) })
+	return &estate{j, mem}
+}
+
+// env is the estate as a server of this generation sees it, with these pages in use.
+func (e *estate) env(t *testing.T, generation uint64, used []buffer.Ref) *Env {
+	t.Helper()
+	a := buffer.Over(e.journal.Pool(0), estateShape)
+	if err := a.Reserve(used); err != nil {
+		t.Fatal(err)
+	}
+	s, err := cache.Open(e.cache, cache.Options{Hold: generation > 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Env{
+		Arena: a, Store: s, Cache: s.Arena(), Flights: NewFlights(), Generation: generation,
+		Book: custody.NewBook(e.journal, 0, a, nil),
+	}
+}
+
+// after is the fetch as the next server finds it.
+func (e *estate) after(t *testing.T, f *fetch) *Resumed {
+	t.Helper()
+	var used []buffer.Ref
+	if !FetchPages(f.env.Arena, f.name, func(r buffer.Ref) { used = append(used, r) }) {
+		t.Fatal("there is no record of the fetch")
+	}
+	r, ok := e.env(t, f.env.Generation+1, used).ResumeFetch(f.name)
+	if !ok {
+		t.Fatal("the fetch is not resumed")
+	}
+	return r
+}
+
+// A body that cannot be stored to its end goes on in the window. The server dies between giving the fill up
+// and noting where the window begins.
+func TestTheWindowBeginsWhereTheFillEnds(t *testing.T) {
+	const stored, noted = 1000, 100
+	e := newEstate(t)
+	f := &fetch{env: e.env(t, 1, nil), progress: open, head: responseHead{status: 200, length: -1}}
+	f.key = f.env.Store.KeyOf([]byte("http"), []byte("example.com"), []byte("/"), nil)
+	w, err := f.env.Cache.Create(f.key, &cache.Meta{Status: 200}, nil, []byte("A: b\r\n"), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.w, f.writing = w, true
+	f.note(custody.StepOpened)
+	for i := range stored {
+		if _, err := w.Write([]byte{byte(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Abort()
+
+	next := e.after(t, f).f
+	next.OriginResumed(noted, stored-noted)
+	space := next.Space()
+	const more = 500
+	for i := range more {
+		space[i] = byte(stored + i)
+	}
+	next.Commit(more)
+	p := &follower{f: next}
+	for off := int64(0); off < stored+more; {
+		b, state := p.Bytes(off)
+		if len(b) == 0 {
+			t.Fatalf("byte %d: nothing is there, %v", off, state)
+		}
+		for _, c := range b {
+			if c != byte(off) {
+				t.Fatalf("byte %d: got %d, want %d", off, c, byte(off))
+			}
+			off++
+		}
+	}
+}
+
+// The server dies between noting that a fetch has failed and the answer to its leader.
+func TestAFailureKeepsItsStatus(t *testing.T) {
+	e := newEstate(t)
+	f := &fetch{env: e.env(t, 1, nil)}
+	f.note(custody.StepFetch)
+	f.followers = []*follower{{waiting: false}}
+	f.finish(failed, reason{504, "the origin took too long"})
+	if got := e.after(t, f).f.failure; got.status != 504 || got.text == "" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// An arena that had no page for a fetch's record has left names that name nothing.
+func TestNoNameNamesNoFetch(t *testing.T) {
+	e := newEstate(t)
+	if FetchPages(e.env(t, 1, nil).Arena, custody.Name{}, func(buffer.Ref) { t.Error("it has a page") }) {
+		t.Error("it is found")
+	}
+}
+
+// The server dies between noting a response's head of the fetch and of the connection. The head comes
+// again, maybe when the client that asked for it has gone, and the body from its beginning.
+func TestAHeadMayComeTwice(t *testing.T) {
+	e := newEstate(t)
+	f := &fetch{env: e.env(t, 1, nil), progress: open, head: responseHead{status: 200, length: -1}}
+	f.key = f.env.Store.KeyOf([]byte("http"), []byte("example.com"), []byte("/"), nil)
+	w, err := f.env.Cache.Create(f.key, &cache.Meta{Status: 200}, nil, nil, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.w, f.writing = w, true
+	f.note(custody.StepOpened)
+	if _, err := w.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+
+	next := e.after(t, f).f
+	sink := next.OriginHead(nil, nil, 0)
+	for _, part := range []string{"hel", "lo wor", "ld"} {
+		for rest := part; len(rest) > 0; {
+			n := copy(sink.Space(), rest)
+			sink.Commit(n)
+			rest = rest[n:]
+		}
+	}
+	if got, _ := (&follower{f: next}).Bytes(0); string(got) != "hello world" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A fetch whose leader has gone with the server has nobody whose request its response could be judged by.
+func TestAFetchWithoutItsLeaderIsNotFollowed(t *testing.T) {
+	e := newEstate(t)
+	f := &fetch{env: e.env(t, 1, nil)}
+	f.note(custody.StepFetch)
+	next := e.after(t, f)
+	next.Link()
+	next.f.followers = []*follower{{}} // it has come before Settle could be called
+	next.Settle()
+	if next.f.progress != again {
+		t.Errorf("it is %v", next.f.progress)
+	}
+}
