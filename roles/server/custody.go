@@ -142,11 +142,11 @@ func (s *Server) takeOver(lock *lockfile.Lock) error {
 	}
 	began := time.Now()
 	k.lock = lock
+	armKillpoints()
 	generation, err := k.journal.Claim()
 	if err != nil {
 		return err
 	}
-	armKillpoints()
 	if err := k.register(); err != nil {
 		return err
 	}
