@@ -41,6 +41,11 @@ func TestKillsWithoutRights(t *testing.T) {
 	c := newCampaign(t, s.Trafficd, seed, victims, 40*time.Millisecond)
 	r := s.Play(func() { c.run(60) })
 	t.Logf("%s; worst probe %s", c.report(), witness.Short(harness.WorstProbe(r)))
+	for role, pid := range s.PIDs() {
+		if err := harness.CheckConfined(pid); err != nil {
+			t.Errorf("%s has rights left, so nothing was shown: %v", role, err)
+		}
+	}
 }
 
 // "Hangs: a server that is stopped is replaced, and its connections go on in the next." The

@@ -119,6 +119,10 @@ func TestKilledAtEveryStep(t *testing.T) {
 				e.step(s, 1)
 			}
 		}
+		// A connection that is accepted and has no slot yet: one in some of those that get one.
+		for n := 0; n < 60 && len(stage.Adopted().Missing("accepted")) > 0; n++ {
+			e.step(4, 1+n%5)
+		}
 	})
 	stage.Terminate()
 	for _, s := range slices.Sorted(maps.Keys(steps)) {
@@ -128,6 +132,9 @@ func TestKilledAtEveryStep(t *testing.T) {
 	adopted := stage.Adopted()
 	for _, state := range adopted.States() {
 		t.Logf("adopted: %7d %s", adopted[state], state)
+	}
+	if missing := adopted.Missing("idle", "head", "waiting", "upload", "reply", "tunnel", "accepted"); len(missing) > 0 {
+		t.Errorf("no connection was ever adopted in these states: %s", strings.Join(missing, ", "))
 	}
 	if missing := e.missing(); len(missing) > 0 {
 		var names []string

@@ -16,6 +16,10 @@
 //	ctl_test.go        the operator's commands and the autoconfiguration port
 //	crash_test.go      what is on record of deaths
 //	container_test.go  PID 1 with nothing around it
+//	custody_test.go    a thousand kills at random, and nobody notices
+//	custody_steps_test.go   (build tag killpoints) a death at every step of the journal and of adoption
+//	custody_net_test.go     the same while packets are lost, without rights, and of a server that hangs
+//	custody_bounds_test.go  ten thousand idle connections, and a large cache
 //
 // To write one: no sleeping to let something happen; wait for an event or poll
 // with harness.WaitFor what only the kernel shows. Wait for the end of what must

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -63,6 +64,32 @@ func confine(path string, argv []string) error {
 		}
 	}
 	return syscall.Exec(path, argv, env)
+}
+
+// CheckConfined says which right the process has left.
+func CheckConfined(pid int) error {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return err
+	}
+	want := map[string]string{"CapEff": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2"}
+	seen := 0
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		if w, ok := want[name]; ok && value != w {
+			return fmt.Errorf("%s is %s", name, value)
+		} else if ok {
+			seen++
+		}
+		if name == "Uid" && strings.HasPrefix(value, "0\t") {
+			return fmt.Errorf("it runs as root")
+		}
+	}
+	if seen != 3 {
+		return fmt.Errorf("the kernel does not say which rights it has")
+	}
+	return nil
 }
 
 // dockerFilter refuses what Docker's default profile does (moby, profiles/seccomp/default.json):

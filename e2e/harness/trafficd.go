@@ -626,7 +626,7 @@ func (p *Trafficd) terminateCop() {
 	var cop *Process
 	poll(Patience/4, func() bool {
 		pid := p.lockPID(Cop)
-		if pid == 0 || !Alive(pid) || Comm(pid) != Cop.Comm() {
+		if pid == 0 || p.wasKilled(pid) || !Alive(pid) || Comm(pid) != Cop.Comm() {
 			return len(processesOf(p.RunRoot)) == 0
 		}
 		cop, _ = openProcess(pid)

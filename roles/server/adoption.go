@@ -321,7 +321,7 @@ func (a *adoption) resumeFetches() {
 		}
 		f.Sent()
 		if l.fd >= 0 && a.measure(l, queue.Active) {
-			f.Link(origin.HeadKnown(a.book(l.loop), l.slot))
+			f.Link()
 		}
 	}
 }
@@ -401,11 +401,6 @@ func (a *adoption) resumeExchanges() {
 		name, attempt := origin.Token(a.book(l.loop), l.slot)
 		f := a.fetches[name]
 		if f == nil || f.Attempt() != attempt || !f.Linked() {
-			a.drop(l)
-			continue
-		}
-		if !f.Led() {
-			f.Unlink()
 			a.drop(l)
 			continue
 		}

@@ -160,12 +160,12 @@ func (s *Server) takeOver(lock *lockfile.Lock) error {
 	}
 	began := time.Now()
 	k.lock = lock
+	armKillpoints()
 	generation, err := k.journal.Claim()
 	if err != nil {
 		return err
 	}
 	k.succeed()
-	armKillpoints()
 	if err := k.register(); err != nil {
 		return err
 	}

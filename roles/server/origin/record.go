@@ -109,13 +109,6 @@ func Pages(b *custody.Book, slot *queue.Slot, page func(buffer.Ref)) {
 	page(r.out)
 }
 
-// HeadKnown reports whether the connection in a slot was past the head of the response when that was noted
-// last. The slot's tag is custody.Exchange.
-func HeadKnown(b *custody.Book, slot *queue.Slot) bool {
-	r := custody.Read[record](b, slot)
-	return r.state == readingBody
-}
-
 // Token is the handler's name for what the connection in a slot fetches, and its number of the
 // attempt. The slot's tag is custody.Exchange.
 func Token(b *custody.Book, slot *queue.Slot) (custody.Name, uint32) {

@@ -241,18 +241,10 @@ func (r *Resumed) Leads() bool {
 func (r *Resumed) Attempt() uint32 { return r.record.attempt }
 
 // Link says that the fetch's connection to the origin is there, Unlink that it is not, after all. While it is, others
-// may follow the fetch. head says whether that connection is past the response's head: if it is not,
-// the head comes once more, whatever the fetch had made of it, and until then there is none.
-// A fetch that is complete needs no connection.
-func (r *Resumed) Link(head bool) {
+// may follow the fetch.
+func (r *Resumed) Link() {
 	f := r.f
-	if f.progress == complete {
-		return
-	}
 	r.linked = true
-	if f.progress == open && !head {
-		f.progress = pending
-	}
 	if r.record.has(fetchCollapsed) && (f.progress == pending || f.progress == open && f.writing) {
 		f.collapsed = f.env.Flights.Join(f.key, f, 0, func(*fetch) bool { return false }) == cache.Lead
 	}
@@ -263,10 +255,6 @@ func (r *Resumed) Unlink() {
 	r.linked = false
 	r.f.land()
 }
-
-// Led reports whether somebody is there whose request the response can be judged by: only with
-// a head that is still to come that is needed.
-func (r *Resumed) Led() bool { return r.f.progress != pending || r.f.lead != nil }
 
 // Linked reports which of the two it is.
 func (r *Resumed) Linked() bool { return r.linked }
