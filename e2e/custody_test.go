@@ -143,10 +143,7 @@ func (c *campaign) await(v victim) scene {
 	harness.WaitFor(c.t, "what it needs to survive the death of "+v.String(), func() bool {
 		at.release()
 		at = scene{}
-		if at.look(c.p, v) {
-			return true
-		}
-		return false
+		return at.look(c.p, v)
 	})
 	for _, r := range v.roles {
 		at.targets = append(at.targets, at.role(r))
