@@ -56,7 +56,12 @@ again. The exit code is 0 only if there was none.
 ROLES are cop, manager, server, standby (the server that waits) and keeper (the
 process that keeps a dead server's connections open), separated by commas;
 those joined by + are killed at the same instant. A standby or keeper that does
-not exist is not killed and not counted. "none" kills nobody.`,
+not exist is not killed and not counted. "none" kills nobody.
+
+What cannot be survived: a server and its keeper within the same few
+milliseconds, and cop, manager, server and standby all at once. So a kill waits
+until what the one before has taken is back; --wait-ready=false does not, and
+loses connections whenever chance hits one of these.`,
 		Args: usage(cobra.NoArgs),
 	}
 	f := c.Flags()
@@ -65,7 +70,7 @@ not exist is not killed and not counted. "none" kills nobody.`,
 	f.StringVar(&roles, "roles", defaultRoles, "kill these `ROLES`")
 	f.Uint64Var(&o.seed, "seed", 0, "choose whom and when by this number (default: a random one)")
 	f.IntVar(&o.threads, "threads", 1, "run `N` event loops")
-	f.BoolVar(&o.waitReady, "wait-ready", false, "before each kill wait until all three roles are ready")
+	f.BoolVar(&o.waitReady, "wait-ready", true, "before each kill wait until everybody is back, standby and keeper included; =false kills on regardless")
 	f.BoolVar(&o.keepDir, "keep-dir", false, "keep the temporary directory, logs and all")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		var err error

@@ -130,12 +130,22 @@ func freeAddr() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// waitReady waits until all roles are ready.
+// waitReady waits until all roles are ready, and there is a spare for each.
 func (i *instance) waitReady(ctx context.Context) error {
 	return i.poll(ctx, func() bool {
 		s, err := i.client.Status(ctx)
-		return err == nil && s.Cop.State == "ready" && s.Manager.State == "ready" && s.Server.State == "ready"
+		return err == nil && s.Cop.State == "ready" && s.Manager.State == "ready" && s.Server.State == "ready" &&
+			i.has(standby) && i.has(keeper)
 	})
+}
+
+func (i *instance) has(target string) bool {
+	p, err := i.find(target)
+	if err != nil {
+		return false
+	}
+	p.Release()
+	return true
 }
 
 func (i *instance) poll(ctx context.Context, cond func() bool) error {

@@ -41,8 +41,8 @@ func newKiller(i *instance, o options) *killer {
 // errGone is the end of a demo that has nobody left to kill.
 var errGone = errors.New("not one process of the instance is left")
 
-// run kills until ctx is over, or everybody is dead for good. The times between are those of a Poisson process:
-// a kill does not know of the one before, and may well hit what that has left.
+// run kills until ctx is over, or everybody is dead for good. The times between are those of a Poisson process; what
+// the kill before has left is hit as well unless that is to be waited for.
 func (k *killer) run(ctx context.Context) {
 	for len(k.opts.victims) > 0 {
 		t := time.NewTimer(time.Duration(k.rng.ExpFloat64() * float64(k.opts.every)))
