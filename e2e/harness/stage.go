@@ -110,7 +110,7 @@ func (s *Stage) judge() witness.Report {
 		}
 	}
 	for _, line := range s.Log.Since(0) {
-		if line.Message == "connection lost" || line.Message == "custody" || strings.HasPrefix(line.Message, "no custody") {
+		if line.Message == "connection lost" || line.Message == "custody" || line.Message == "request has killed servers, and fails" || strings.HasPrefix(line.Message, "no custody") {
 			s.t.Errorf("the instance says: %s", line.Raw)
 		}
 	}

@@ -713,13 +713,18 @@ func (p *Trafficd) reap() {
 // end is the clean-up of a story, whether it has failed or not.
 func (p *Trafficd) end() {
 	p.Terminate()
-	for _, pid := range processesOf(p.RunRoot) {
-		if h, err := openProcess(pid); err == nil {
-			h.signal(unix.SIGKILL)
-			h.waitGone(Patience)
-			h.fd.Close()
+	// Again and again: as long as one of them lives it starts the others anew.
+	poll(Patience, func() bool {
+		left := processesOf(p.RunRoot)
+		for _, pid := range left {
+			if h, err := openProcess(pid); err == nil {
+				h.signal(unix.SIGKILL)
+				h.fd.Close()
+			}
 		}
-	}
+		p.reap()
+		return len(left) == 0
+	})
 	p.reap()
 	if p.t.Failed() {
 		p.t.Logf("log of %s:\n%s", p.RunRoot, p.Log.Tail(0, 80))
