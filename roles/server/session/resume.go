@@ -269,7 +269,7 @@ func (r *Resumed) Condemn() {
 		return
 	}
 	if s.phase != phaseAnswering && s.phase != phaseHead || s.work != nil && s.work.rendered {
-		s.abort()
+		s.abort() // its reply has begun: it can only be cut
 		return
 	}
 	if s.work != nil {

@@ -279,7 +279,7 @@ func (p *follower) Bytes(off int64) ([]byte, origin.BodyState) {
 			return b, origin.BodyWait
 		}
 	}
-	if off >= f.tail && off < f.end {
+	if f.ring != nil && off >= f.tail && off < f.end {
 		size := int64(len(f.ring))
 		from := off % size
 		return f.ring[from:min(from+f.end-off, size)], origin.BodyWait
