@@ -11,11 +11,11 @@ import (
 // What the instance itself says of its custody. It is shown beside what the
 // clients say, and decides nothing.
 var shownCounters = []struct{ name, label string }{
-	{"crashes_masked", "crashes masked"},
-	{"requests_resumed", "requests resumed"},
-	{"requests_lost", "requests lost"},
-	{"connections_adopted", "connections adopted"},
-	{"connections_lost", "connections lost"},
+	{"crashes_masked_total", "crashes masked"},
+	{"requests_resumed_total", "requests resumed"},
+	{"requests_lost_total", "requests lost"},
+	{"connections_adopted_total", "connections adopted"},
+	{"connections_lost_total", "connections lost"},
 }
 
 // counters are the instance's counters as they were last heard.

@@ -46,7 +46,7 @@ func (r *run) scene() scene {
 	r.killer.mu.Lock()
 	s.kills, s.total, s.last = maps.Clone(r.killer.kills), r.killer.total, slices.Clone(r.killer.last)
 	r.killer.mu.Unlock()
-	s.masked, s.resumed, s.lost = r.said("crashes_masked"), r.said("requests_resumed"), r.said("requests_lost")
+	s.masked, s.resumed, s.lost = r.said("crashes_masked_total"), r.said("requests_resumed_total"), r.said("requests_lost_total")
 	return s
 }
 

@@ -355,23 +355,25 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	if err := s.openCache(); err != nil {
 		return err
 	}
+	turn := make(chan error, 1)
 	if s.custody != nil {
 		s.say(stats.Starting)
+		go func() { turn <- s.link.turn(ctx) }() // meanwhile
 		if err := s.takeOver(lock); err != nil {
 			return fmt.Errorf("take over: %w", err)
 		}
 	}
 	s.succeed(before)
-	if err := s.listenHeartbeats(); err != nil {
-		return err
-	}
 	if s.custody != nil {
-		if err := s.link.turn(ctx); err != nil {
+		if err := <-turn; err != nil {
 			return err
 		}
 	}
 	queued, err := s.accept()
 	if err != nil {
+		return err
+	}
+	if err := s.listenHeartbeats(); err != nil {
 		return err
 	}
 	s.enter(stats.Ready)
