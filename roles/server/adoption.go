@@ -464,7 +464,7 @@ func (a *adoption) note(l *leftover, fate session.Fate) {
 		kind = crash.Tunnel
 	}
 	a.tell(l, crash.Connection{
-		Kind: kind, Peer: sock.Peer(l.fd).String(), Request: fate.Request, State: fate.State, Outcome: crash.Resumed,
+		Kind: kind, Peer: sock.Peer(l.fd).String(), Local: sock.Local(l.fd).String(), Request: fate.Request, State: fate.State, Outcome: crash.Resumed,
 		ResponseByte: int64(fate.Sent), RequestByte: int64(fate.Taken),
 	})
 }

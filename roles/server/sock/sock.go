@@ -95,10 +95,16 @@ func Accept(fd int) (conn int, peer netip.AddrPort, errno syscall.Errno) {
 
 // Peer returns the address of the other end of a connection; the zero value
 // when it has none.
-func Peer(fd int) netip.AddrPort {
+func Peer(fd int) netip.AddrPort { return nameOf(fd, syscall.SYS_GETPEERNAME) }
+
+// Local returns the address of this end of a connection; the zero value when it has
+// none.
+func Local(fd int) netip.AddrPort { return nameOf(fd, syscall.SYS_GETSOCKNAME) }
+
+func nameOf(fd int, call uintptr) netip.AddrPort {
 	var sa unix.RawSockaddrInet6
 	size := uint32(unsafe.Sizeof(sa))
-	_, _, e := syscall.RawSyscall(syscall.SYS_GETPEERNAME, uintptr(fd),
+	_, _, e := syscall.RawSyscall(call, uintptr(fd),
 		uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
 	if e != 0 {
 		return netip.AddrPort{}
