@@ -151,8 +151,12 @@ func (k *keeping) await(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// takeOver makes this process the one whose connections are kept, and goes on with those of the server before it. The server's lock has been taken.
-// Active connections go on when it returns; idle ones may still be coming.
+// takeOver makes this process the one whose connections are kept, and goes on with those of
+// the server before it. The server's lock has been taken. When it returns all connections go
+// on, or are on their way to their loops.
+//
+// The order is that of package queue: claim, register the loops' threads, keeper, and only then
+// receive, so that a death at any instruction leaves everything in somebody's table.
 func (s *Server) takeOver(lock *lockfile.Lock) error {
 	k := s.custody
 	if k == nil {

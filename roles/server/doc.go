@@ -39,6 +39,14 @@
 // Without custody there is no standby state: "ready" comes before the lock, and the manager says
 // when it is our turn. Such a server may still be kept in reserve by the manager.
 //
+// # Custody
+//
+// custody.go is the life of the journal and of the keeper in this process; adoption.go goes on
+// with what a dead server has left, adoption_report.go tells what became of it, and poison.go judges requests of which servers may
+// have died. What each package notes of its connections, and how it goes on from that, is
+// its own affair: session, origin, transaction and tunnel have a record.go and what resumes it;
+// package custody has what they share.
+//
 // What it is not: it binds no listener and watches no process; it holds what it
 // was given. Without a manager it goes on serving, and attaches itself to the
 // next one.

@@ -12,9 +12,10 @@
 //
 // Requests are received into pages of an arena and answered from there; a
 // session that waits for its next request holds none. What a session has
-// achieved is two counters, bytes consumed and bytes written (Session.rx and tx;
-// nothing reads them yet: they are what a record of the session outside this
-// process will hold): the rest follows from the bytes.
+// achieved is two counters, bytes consumed and bytes written (Session.rx and tx):
+// the rest follows from the bytes. So a session outlives its process: what those
+// numbers mean is its record (record.go, noted by Session.note before anything is received or
+// sent), and resume.go makes the session again from the record and the kernel's counters (package custody).
 //
 // Trailer sections of requests are checked and dropped (RFC 9110 §6.5.1).
 //
