@@ -612,7 +612,7 @@ func (p *Trafficd) Terminate() {
 	p.expectExit()
 	p.expectNothingLeft()
 	for _, line := range append(faults(p.Log.Since(0)), faults(p.daemonLog())...) {
-		if p.opts.panicking && strings.HasPrefix(line, "panic: ") {
+		if p.opts.panicking && (strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "runtime: ")) {
 			continue
 		}
 		p.t.Errorf("a process of the instance wrote: %s", line)
