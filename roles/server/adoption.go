@@ -117,9 +117,13 @@ func (a *adoption) forsake() {
 	clear(a.fetches)
 }
 
-// pages tells what the record of a connection names.
+// pages tells what the record of a connection names, and where it lies itself.
 func (a *adoption) pages(l *leftover, page func(buffer.Ref), fetch func(custody.Name)) {
 	b := a.book(l.loop)
+	if l.tag != custody.Nothing {
+		_, ref := custody.Split(l.slot.Word())
+		page(ref)
+	}
 	switch l.tag {
 	case custody.Session:
 		session.Pages(b, l.slot, page, fetch)
@@ -313,9 +317,8 @@ func (a *adoption) resumeFetches() {
 		if l.tag != custody.Exchange {
 			continue
 		}
-		name, attempt := origin.Token(a.book(l.loop), l.slot)
-		f := a.fetches[name]
-		if f == nil || f.Attempt() != attempt || f.Over() {
+		f := a.carried(l)
+		if f == nil || f.Over() {
 			continue
 		}
 		f.Sent()
@@ -323,6 +326,15 @@ func (a *adoption) resumeFetches() {
 			f.Link()
 		}
 	}
+}
+
+// carried is the fetch whose request a connection to an origin carries; nil: none any more.
+func (a *adoption) carried(l *leftover) *transaction.Resumed {
+	name, attempt := origin.Token(a.book(l.loop), l.slot)
+	if f := a.fetches[name]; f != nil && f.Attempt() == attempt {
+		return f
+	}
+	return nil
 }
 
 // measure asks how far a connection got. False: it is over.
@@ -397,9 +409,8 @@ func (a *adoption) resumeExchanges() {
 		if l.tag != custody.Exchange || l.fd < 0 || l.done {
 			continue
 		}
-		name, attempt := origin.Token(a.book(l.loop), l.slot)
-		f := a.fetches[name]
-		if f == nil || f.Attempt() != attempt || !f.Linked() {
+		f := a.carried(l)
+		if f == nil || !f.Linked() {
 			a.drop(l)
 			continue
 		}

@@ -76,18 +76,17 @@ func shape(g queue.Geometry) buffer.Shape {
 
 // openCustody maps the journal of the heritage. Without one, or when something is missing, s.custody stays
 // nil: this server's connections end with it, and that is said aloud.
-func (s *Server) openCustody(c *config.Config) error {
+func (s *Server) openCustody(c *config.Config) {
 	if !c.Custody.Enabled {
 		s.log.Warn().Msg("custody is switched off: connections end with the server")
-		return nil
+		return
 	}
 	k, err := s.newKeeping()
 	if err != nil {
 		s.log.Error().Err(err).Msg("no custody: connections end with the server")
-		return nil
+		return
 	}
 	s.custody = k
-	return nil
 }
 
 func (s *Server) newKeeping() (*keeping, error) {
@@ -159,9 +158,6 @@ func (k *keeping) await(ctx context.Context) error {
 // receive, so that a death at any instruction leaves everything in somebody's table.
 func (s *Server) takeOver(lock *lockfile.Lock) error {
 	k := s.custody
-	if k == nil {
-		return nil
-	}
 	began := time.Now()
 	k.lock = lock
 	armKillpoints()
@@ -241,7 +237,7 @@ func (k *keeping) mind(keeper *queue.Keeper) {
 }
 
 // release ends custody in order: whatever is still open ends with this process.
-func (k *keeping) release() error {
+func (k *keeping) release() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.ended = true
@@ -249,25 +245,15 @@ func (k *keeping) release() error {
 		k.keeper.Stop()
 		k.keeper = nil
 	}
-	return nil
 }
 
 // park stops every loop for good, between two turns. After it this process touches no
 // connection any more; its exit hands them over.
 func (s *Server) park() {
-	if s.custody != nil {
-		s.custody.mu.Lock()
-		s.custody.ended = true
-		s.custody.mu.Unlock()
-	}
-	var parked sync.WaitGroup
-	for _, w := range s.workers {
-		parked.Add(1)
-		if !w.loop.Post(func() { parked.Done(); select {} }) {
-			parked.Done()
-		}
-	}
-	parked.Wait()
+	s.custody.mu.Lock()
+	s.custody.ended = true
+	s.custody.mu.Unlock()
+	s.freeze() // and nobody thaws them
 }
 
 // freeze stops every loop between two turns until the function that it returns is called: what belongs to the loops belongs

@@ -40,9 +40,7 @@ func (s *Server) end() {
 	}
 	s.each(func(w *worker) { w.host.CloseAll() })
 	if held && s.custody != nil {
-		if err := s.custody.release(); err != nil {
-			s.log.Error().Err(err).Msg("custody")
-		}
+		s.custody.release()
 	}
 	if held {
 		s.role.Leave(os.Getpid())

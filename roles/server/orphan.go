@@ -26,7 +26,8 @@ const (
 var errStopping = errors.New("the instance is being stopped")
 
 // watchStop ends a server that does not serve yet when cop stops the instance and there is no manager to say so: one that
-// was killed just then has told nobody, and to take over would be to rise from the dead. It ends with ctx.
+// was killed just then has told nobody, and to take over would be to rise from the dead. It ends with ctx, or when this
+// server serves.
 func (s *Server) watchStop(ctx context.Context, end context.CancelCauseFunc) {
 	tick := time.NewTicker(orphanLook)
 	defer tick.Stop()
@@ -38,8 +39,11 @@ func (s *Server) watchStop(ctx context.Context, end context.CancelCauseFunc) {
 			s.mu.Lock()
 			serves := s.lock != nil
 			s.mu.Unlock()
+			if serves {
+				return
+			}
 			stopping := stats.State(s.region.Role(stats.RoleCop).State.Load()) == stats.Draining
-			if stopping && !serves && free(s.root.ManagerLock()) {
+			if stopping && free(s.root.ManagerLock()) {
 				end(errStopping)
 				return
 			}

@@ -21,6 +21,8 @@ type suspect struct {
 	starts []func() // of what it waits with: its connection to the origin
 	peer   string
 
+	generations []uint64 // that died while they worked on it
+
 	judged chan struct{} // closed once poison is decided
 	poison bool
 }
@@ -35,10 +37,14 @@ func (a *adoption) blame(l *leftover) uint64 {
 
 // suspect reports a request that is to wait for its judgement; nil: it goes on.
 func (a *adoption) suspect(l *leftover, r *session.Resumed) *suspect {
-	if r.Suspect() == nil {
+	generations := r.Suspect()
+	if generations == nil {
 		return nil
 	}
-	who := &suspect{server: a.k.server, worker: a.workers[l.loop], r: r, peer: sock.Peer(l.fd).String(), judged: make(chan struct{})}
+	who := &suspect{
+		server: a.k.server, worker: a.workers[l.loop], r: r, peer: sock.Peer(l.fd).String(),
+		generations: generations, judged: make(chan struct{}),
+	}
 	a.suspects = append(a.suspects, who)
 	return who
 }
@@ -65,10 +71,9 @@ const causePatience = 2 * time.Second
 func (p *suspect) judge() {
 	ctx, cancel := context.WithTimeout(context.Background(), causePatience)
 	defer cancel()
-	generations := p.r.Suspect()
 	var innocent []uint64
 	guilty := 0
-	for _, g := range generations {
+	for _, g := range p.generations {
 		switch fault, err := p.server.link.cause(ctx, g); {
 		case err != nil, fault == supervise.FaultUnknown:
 			// Nobody can say, as when the manager died as well: no proof, and no acquittal.
@@ -81,7 +86,7 @@ func (p *suspect) judge() {
 	p.poison = guilty > 1
 	close(p.judged)
 	if p.poison {
-		p.server.log.Error().Str("peer", p.peer).Str("request", p.r.Fate.Request).Uints64("generations", generations).
+		p.server.log.Error().Str("peer", p.peer).Str("request", p.r.Fate.Request).Uints64("generations", p.generations).
 			Msg("request has killed servers, and fails")
 	}
 	p.worker.loop.Post(func() {

@@ -253,9 +253,7 @@ func (s *Server) build(c *config.Config) error {
 		return err
 	}
 	s.group = group
-	if err := s.openCustody(c); err != nil {
-		return err
-	}
+	s.openCustody(c)
 	s.mu.Lock()
 	s.kept = s.custody != nil
 	s.mu.Unlock()
@@ -349,7 +347,7 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	s.mu.Lock()
 	s.lock = lock
 	s.mu.Unlock()
-	before := predecessor{PID: int(s.role.PID.Load()), StartTime: s.role.StartTime.Load()}
+	pid, start := int(s.role.PID.Load()), s.role.StartTime.Load() // of the server before
 	self := proc.Self()
 	s.role.Enter(self.PID, self.StartTime, s.generation)
 	if err := s.openCache(); err != nil {
@@ -362,12 +360,11 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 		if err := s.takeOver(lock); err != nil {
 			return fmt.Errorf("take over: %w", err)
 		}
-	}
-	s.succeed(before)
-	if s.custody != nil {
 		if err := <-turn; err != nil {
 			return err
 		}
+	} else {
+		s.succeed(pid, start)
 	}
 	queued, err := s.accept()
 	if err != nil {
@@ -403,19 +400,14 @@ func (s *Server) accept() (queued int, err error) {
 }
 
 // succeed lets the cache use again what the server before this one may still be
-// reading, as soon as that one is gone.
-func (s *Server) succeed(p predecessor) {
+// reading, as soon as that one is gone. Under custody the adoption knows better.
+func (s *Server) succeed(pid int, startTime uint64) {
 	if s.store == nil {
 		return
 	}
-	if s.custody != nil {
-		// Its loops are dead, and what they were sending is pinned by those who send it now.
-		s.store.EndHold()
-		return
-	}
 	go func() {
-		if p.PID != 0 {
-			if before, err := proc.Adopt(p.PID, p.StartTime); err == nil {
+		if pid != 0 {
+			if before, err := proc.Adopt(pid, startTime); err == nil {
 				<-before.Done()
 			}
 		}

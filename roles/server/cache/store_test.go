@@ -490,8 +490,8 @@ func TestResumeFill(t *testing.T) {
 				if _, ok := b.OpenID(w.ID()); ok {
 					t.Fatal("half a body opened as an object")
 				}
-				r, ok := b.Resume(w.ID())
-				if !ok {
+				r, ok := b.Rejoin(w.ID())
+				if !ok || r.State() != Filling {
 					t.Fatal("cannot resume")
 				}
 				if r.Len() != int64(size/2) {
@@ -508,9 +508,11 @@ func TestResumeFill(t *testing.T) {
 				s.EndHold()
 				check(t, &o, 1, size)
 				o.Release()
-				if _, ok := b.Resume(w.ID()); ok {
+				r, ok = b.Rejoin(w.ID())
+				if !ok || r.State() != Published {
 					t.Error("resumed a finished fill")
 				}
+				r.Release()
 				if n := s.Stats().Pinned; n != 0 {
 					t.Errorf("%d segments still pinned", n)
 				}

@@ -319,17 +319,6 @@ func (w *Writer) Key() Key { return w.obj.hdr.key }
 // ID names the fill, for Resume by a later process, and from Publish on the object.
 func (w *Writer) ID() ID { return ID(w.obj.loc) }
 
-// Resume goes on with a fill that a dead process left unfinished, where it stopped.
-// It is called once for a fill, before EndHold. False: it was finished or aborted, or its bytes are gone.
-func (a *Arena) Resume(id ID) (*Writer, bool) {
-	w, ok := a.Rejoin(id)
-	if ok && w.State() != Filling {
-		w.Release()
-		return nil, false
-	}
-	return w, ok
-}
-
 // Rejoin opens a fill of a dead process whatever became of it: one that was finished or aborted
 // can be read, as State says, and an unfinished one goes on. It is called once for a fill, before
 // EndHold. False: its bytes are gone.

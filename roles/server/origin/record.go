@@ -99,11 +99,9 @@ func (c *Conn) release() {
 	c.spent = c.spent[:0]
 }
 
-// Pages tells which pages the record in a slot names, itself included. The slot's tag is
+// Pages tells which pages the record in a slot names. The slot's tag is
 // custody.Exchange.
 func Pages(b *custody.Book, slot *queue.Slot, page func(buffer.Ref)) {
-	_, ref := custody.Split(slot.Word())
-	page(ref)
 	r := custody.Read[record](b, slot)
 	page(r.in)
 	page(r.out)

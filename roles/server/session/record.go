@@ -142,11 +142,9 @@ func (r *record) set(f recordFlag, on bool) {
 
 func (r *record) has(f recordFlag) bool { return r.flags&f != 0 }
 
-// Pages tells which pages the record in a slot names, itself included, and which
+// Pages tells which pages the record in a slot names, and which
 // fetch, for the successor's arena. The slot's tag is custody.Session.
 func Pages(b *custody.Book, slot *queue.Slot, page func(buffer.Ref), fetch func(custody.Name)) {
-	_, ref := custody.Split(slot.Word())
-	page(ref)
 	r := custody.Read[record](b, slot)
 	page(r.in)
 	page(r.page)

@@ -3,6 +3,7 @@ package session
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"trafficd/queue"
 	"trafficd/roles/internal/crash"
@@ -240,7 +241,7 @@ func (s *Session) restoreReply(r *record, l *Left, head []byte, f *Resumed) erro
 // more than once.
 func (r *Resumed) Suspect() []uint64 {
 	if n := r.s.blamed.count(); n > 1 {
-		return r.s.blamed[:n]
+		return slices.Clone(r.s.blamed[:n]) // the session may be another one's by the time it is looked at
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/custody"
-	"trafficd/roles/server/freshness"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
 )
@@ -288,9 +287,7 @@ func (r *Resumed) Settle() {
 // obj, or else from, is where that comes from; released is how much of it is sent already.
 // False: it cannot be had any more. leads: the request is the one that the fetch sends.
 func (t *Transaction) ResumeReply(e *Env, c Client, req *http1.Request, head []byte, status int, obj cache.ID, from *Resumed, leads bool, released int64) bool {
-	t.env, t.client, t.req, t.head = e, c, req, head
-	t.settings = e.Settings.Load()
-	t.switched.FD = -1
+	t.take(e, c, req, head)
 	t.reply = Reply{Status: status, Age: -1, Length: -1}
 	switch {
 	case obj != 0:
@@ -309,10 +306,8 @@ func (t *Transaction) ResumeReply(e *Env, c Client, req *http1.Request, head []b
 		t.place.released = released
 		f.mu.Unlock()
 		t.reply.Body = &t.place
-		if t.leading = leads; leads {
-			f.lead = t
-			t.identify()
-			f.describeRequest(t)
+		if leads {
+			f.ledBy(t)
 		}
 	}
 	t.ready = true
@@ -324,18 +319,22 @@ func (t *Transaction) ResumeReply(e *Env, c Client, req *http1.Request, head []b
 // loop.
 func (t *Transaction) Lead(e *Env, c Client, req *http1.Request, head []byte, r *Resumed) {
 	f := r.f
-	t.env, t.client, t.req, t.head = e, c, req, head
-	t.settings = e.Settings.Load()
+	t.take(e, c, req, head)
 	t.began = f.started
-	t.switched.FD = -1
-	t.identify()
-	t.leading = true
 	t.state = waiting
-	f.lead = t
-	f.describeRequest(t)
+	f.ledBy(t)
 	f.mu.Lock()
 	f.joinLocked(t)
 	f.mu.Unlock()
+}
+
+// ledBy makes t the fetch's leader again. The rules may have changed since; what was sent to the origin stays
+// sent.
+func (f *fetch) ledBy(t *Transaction) {
+	f.lead, t.leading = t, true
+	t.findRule()
+	t.findKey()
+	f.describeRequest(t)
 }
 
 // Idle reports whether no request has begun.
@@ -349,21 +348,6 @@ func (t *Transaction) BodyDone() bool { return t.leading && t.place.f != nil && 
 func (t *Transaction) Started() {
 	if t.state == waiting {
 		t.fetchMoved()
-	}
-}
-
-// identify finds what belongs to the request without deciding anything. The rules may
-// have changed since; what was sent to the origin stays sent.
-func (t *Transaction) identify() {
-	t.path = t.req.Path.In(t.head)
-	if len(t.path) == 0 {
-		t.path = slash
-	}
-	t.match, _ = t.settings.Remap.Lookup(t.req.Host.In(t.head), t.path)
-	if t.env.Store != nil && freshness.MayAnswer(t.req) {
-		t.sel = freshness.Selection{Request: t.req, Head: t.head}
-		t.control = freshness.ParseRequest(t.req, t.head)
-		t.key = t.env.Store.KeyOf(schemeHTTP, t.req.Host.In(t.head), t.path, t.query())
 	}
 }
 

@@ -115,11 +115,16 @@ type Transaction struct {
 // Begin starts the transaction of a request. head is what req was parsed from;
 // both stay unchanged until End. The client may be woken before Begin returns.
 func (t *Transaction) Begin(e *Env, c Client, req *http1.Request, head []byte) {
+	t.take(e, c, req, head)
+	t.began = e.Loop.Wall()
+	t.on(evBegin)
+}
+
+// take takes a request over, with the settings of now.
+func (t *Transaction) take(e *Env, c Client, req *http1.Request, head []byte) {
 	t.env, t.client, t.req, t.head = e, c, req, head
 	t.settings = e.Settings.Load()
-	t.began = e.Loop.Wall()
 	t.switched.FD = -1
-	t.on(evBegin)
 }
 
 // Refuse starts a transaction for a request that could not be understood.
@@ -176,17 +181,21 @@ func (t *Transaction) look() {
 		t.describe()
 		return
 	}
+	if !t.findRule() {
+		t.fail(404, "no remap rule applies to this request")
+		return
+	}
+	t.decide()
+}
+
+// findRule finds the remap rule of the request. False: there is none.
+func (t *Transaction) findRule() (ok bool) {
 	t.path = t.req.Path.In(t.head)
 	if len(t.path) == 0 {
 		t.path = slash
 	}
-	m, ok := t.settings.Remap.Lookup(t.req.Host.In(t.head), t.path)
-	if !ok {
-		t.fail(404, "no remap rule applies to this request")
-		return
-	}
-	t.match = m
-	t.decide()
+	t.match, ok = t.settings.Remap.Lookup(t.req.Host.In(t.head), t.path)
+	return ok
 }
 
 var slash = []byte("/")
@@ -209,14 +218,22 @@ func (t *Transaction) unacceptable() (status int, text string) {
 // decide asks the cache, if the request may be answered from it, and fetches
 // otherwise.
 func (t *Transaction) decide() {
-	if t.env.Store == nil || !freshness.MayAnswer(t.req) {
+	if !t.findKey() {
 		t.fetch(plan{})
 		return
+	}
+	t.consult()
+}
+
+// findKey finds what the request asks of the cache. False: it may not be answered from there.
+func (t *Transaction) findKey() bool {
+	if t.env.Store == nil || !freshness.MayAnswer(t.req) {
+		return false
 	}
 	t.sel = freshness.Selection{Request: t.req, Head: t.head}
 	t.control = freshness.ParseRequest(t.req, t.head)
 	t.key = t.env.Store.KeyOf(schemeHTTP, t.req.Host.In(t.head), t.path, t.query())
-	t.consult()
+	return true
 }
 
 var schemeHTTP = []byte("http")

@@ -45,11 +45,9 @@ func (t *Tunnel) leaveCustody() {
 	}
 }
 
-// Pages tells which pages the record in a slot names, itself included. The slot's tag is
+// Pages tells which pages the record in a slot names. The slot's tag is
 // custody.Tunnel.
 func Pages(b *custody.Book, slot *queue.Slot, page func(buffer.Ref)) {
-	_, ref := custody.Split(slot.Word())
-	page(ref)
 	r := custody.Read[record](b, slot)
 	page(r.toClient.page)
 	page(r.toOrigin.page)
