@@ -24,13 +24,13 @@ func (s *Server) use(c *config.Config) error {
 
 // rules are the remap rules of a configuration; without any there is the
 // built-in page.
-func rules(c *config.Config) []remap.Rule {
+func rules(c *config.Config) []remap.Spec {
 	if len(c.Map) == 0 {
-		return []remap.Rule{{Prefix: "/", Origin: remap.Builtin}}
+		return []remap.Spec{{Prefix: "/", Origin: remap.Builtin}}
 	}
-	var rs []remap.Rule
+	var rs []remap.Spec
 	for _, m := range c.Map {
-		rs = append(rs, remap.Rule{Prefix: m.Prefix, Origin: m.Origin})
+		rs = append(rs, remap.Spec{Prefix: m.Prefix, Origin: m.Origin})
 	}
 	return rs
 }

@@ -21,16 +21,34 @@ type Origin struct {
 	Builtin   bool
 }
 
-// A Rule is one line of the configuration: a prefix and its origin.
+// A Spec is a rule as the configuration says it: a prefix and its origin.
+type Spec struct {
+	Prefix string  // `/path` or `http://host[:port]/path`
+	Origin string  // `http://host[:port][/path]` or Builtin
+	Policy *Policy // nil: as for all
+}
+
+// A Rule is one rule of a Table. Immutable.
 type Rule struct {
-	Prefix string // `/path` or `http://host[:port]/path`
-	Origin string // `http://host[:port][/path]` or Builtin
+	Name   string // its prefix as in the configuration, for logs
+	Origin *Origin
+	Policy *Policy // never nil
 }
 
 // A Match is the answer of a lookup.
 type Match struct {
-	Origin *Origin
-	Prefix int // bytes of the request's path that the origin's path replaces
+	Rule   *Rule
+	Origin *Origin // where the request goes
+	Prefix int     // bytes of the request's path that the origin's path replaces
+}
+
+// Policy is that of the rule; of a Match without one, and so before a rule is
+// found, a policy that wants nothing. Never nil.
+func (m *Match) Policy() *Policy {
+	if m.Rule == nil {
+		return &noPolicy
+	}
+	return m.Rule.Policy
 }
 
 // A Table finds the rule for a request. Immutable; safe for any goroutine.
@@ -41,12 +59,12 @@ type Table struct {
 
 // paths are the rules of one host.
 type paths struct {
-	rules   map[string]*Origin // by prefix without the slash at its end
-	longest int                // bytes of the longest prefix
+	rules   map[string]*Rule // by prefix without the slash at its end
+	longest int              // bytes of the longest prefix
 }
 
 // New makes a table. The error names the rule that is wrong.
-func New(rules []Rule) (*Table, error) {
+func New(rules []Spec) (*Table, error) {
 	t := &Table{hosts: map[string]*paths{}, any: newPaths()}
 	origins := map[string]*Origin{}
 	for _, r := range rules {
@@ -58,16 +76,20 @@ func New(rules []Rule) (*Table, error) {
 			}
 			origins[r.Origin] = o
 		}
-		if err := t.add(r.Prefix, o); err != nil {
+		policy := r.Policy
+		if policy == nil {
+			policy = &noPolicy
+		}
+		if err := t.add(r.Prefix, &Rule{Name: r.Prefix, Origin: o, Policy: policy}); err != nil {
 			return nil, err
 		}
 	}
 	return t, nil
 }
 
-func newPaths() *paths { return &paths{rules: map[string]*Origin{}} }
+func newPaths() *paths { return &paths{rules: map[string]*Rule{}} }
 
-func (t *Table) add(prefix string, o *Origin) error {
+func (t *Table) add(prefix string, r *Rule) error {
 	p, path := t.any, prefix
 	if rest, ok := cutScheme(prefix); ok {
 		host, tail, _ := strings.Cut(rest, "/")
@@ -88,7 +110,7 @@ func (t *Table) add(prefix string, o *Origin) error {
 	if _, twice := p.rules[key]; twice {
 		return fmt.Errorf("map %s: there is another rule for this prefix", prefix)
 	}
-	p.rules[key] = o
+	p.rules[key] = r
 	p.longest = max(p.longest, len(key))
 	return nil
 }
@@ -206,8 +228,8 @@ func (p *paths) lookup(path []byte) (Match, bool) {
 		n--
 	}
 	for n >= 0 {
-		if o := p.rules[string(path[:n])]; o != nil {
-			return Match{Origin: o, Prefix: n}, true
+		if r := p.rules[string(path[:n])]; r != nil {
+			return Match{Rule: r, Origin: r.Origin, Prefix: n}, true
 		}
 		n = bytes.LastIndexByte(path[:n], '/')
 	}

@@ -2,16 +2,17 @@ package remap
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 )
 
 func table(t testing.TB, rules ...string) *Table {
 	t.Helper()
-	var rs []Rule
+	var rs []Spec
 	for _, r := range rules {
 		prefix, origin, _ := strings.Cut(r, "=")
-		rs = append(rs, Rule{prefix, origin})
+		rs = append(rs, Spec{Prefix: prefix, Origin: origin})
 	}
 	tab, err := New(rs)
 	if err != nil {
@@ -105,13 +106,13 @@ func TestParseOrigin(t *testing.T) {
 
 func TestNewNamesTheBadRule(t *testing.T) {
 	for _, c := range []struct {
-		rules []Rule
+		rules []Spec
 		want  string
 	}{
-		{[]Rule{{"/a", "http://x"}, {"/a/", "http://y"}}, "map /a/: there is another rule"},
-		{[]Rule{{"a", "http://x"}}, "map a: a prefix is"},
-		{[]Rule{{"http:///a", "http://x"}}, "no host"},
-		{[]Rule{{"/a", "ftp://x"}}, "map /a: origin"},
+		{[]Spec{{Prefix: "/a", Origin: "http://x"}, {Prefix: "/a/", Origin: "http://y"}}, "map /a/: there is another rule"},
+		{[]Spec{{Prefix: "a", Origin: "http://x"}}, "map a: a prefix is"},
+		{[]Spec{{Prefix: "http:///a", Origin: "http://x"}}, "no host"},
+		{[]Spec{{Prefix: "/a", Origin: "ftp://x"}}, "map /a: origin"},
 	} {
 		if _, err := New(c.rules); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v: got %v, want %q", c.rules, err, c.want)
@@ -144,5 +145,36 @@ func BenchmarkLookup(b *testing.B) {
 				tab.Lookup(host, path)
 			}
 		})
+	}
+}
+
+func TestAPolicyIsThatOfTheRule(t *testing.T) {
+	policy := &Policy{Cache: Off}
+	tab, err := New([]Spec{{Prefix: "/a", Origin: "http://a", Policy: policy}, {Prefix: "/", Origin: "http://b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]Toggle{"/a/x": Off, "/b": Unset} {
+		m, ok := tab.Lookup(nil, []byte(path))
+		if !ok || m.Policy().Cache != want {
+			t.Errorf("%s: got %+v, %v", path, m.Policy(), ok)
+		}
+	}
+	if p := new(Match).Policy(); p == nil || p.Cache != Unset {
+		t.Errorf("a match of no rule has the policy %+v", p)
+	}
+}
+
+func TestAllows(t *testing.T) {
+	p := &Policy{Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}}
+	for client, want := range map[string]bool{
+		"10.1.2.3": true, "::ffff:10.1.2.3": true, "11.0.0.1": false, "2001:db8::1": true, "::1": false,
+	} {
+		if got := p.Allows(netip.MustParseAddr(client)); got != want {
+			t.Errorf("%s: got %v", client, got)
+		}
+	}
+	if !noPolicy.Allows(netip.Addr{}) {
+		t.Error("a rule for everybody refuses a client without an address")
 	}
 }
