@@ -36,7 +36,7 @@ func TestMissAllocatesNothing(t *testing.T) {
 	meta, head, data := Meta{}, sampleHead(0), make([]byte, 1024)
 	n := 0
 	if avg := testing.AllocsPerRun(1000, func() {
-		w, err := a.Create(keys[n%len(keys)], &meta, nil, head, 1024)
+		w, err := a.Create(keys[n%len(keys)], &meta, nil, nil, head, 1024)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +113,7 @@ func BenchmarkStore1K(b *testing.B) {
 	for b.Loop() {
 		k := Key{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24), 0, 0, 0, 0, byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24), byte(n), byte(n >> 8)}
 		n++
-		w, err := a.Create(k, &meta, nil, head, 1024)
+		w, err := a.Create(k, &meta, nil, nil, head, 1024)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -9,7 +9,7 @@
 //
 // The store is log-structured. An arena (one for each event loop) allocates upwards in a segment;
 // a full segment is sealed; segments are evicted whole, oldest first. An object is a
-// record (256 bytes of header, vary block, head block) and its body. A body of up to 64 KiB
+// record (256 bytes of header, vary block, head block, URI) and its body. A body of up to 64 KiB
 // lies right behind its record, so that a hit of 1 KiB reads one run of memory; a
 // larger one, or one of unknown length, is a table of fragments, anywhere.
 //
@@ -22,7 +22,7 @@
 // # Invariants
 //
 //   - A location names one record for ever. What is reachable through the index is complete
-//     and never changes, but for the referenced bit.
+//     and never changes, but for the referenced bit and the mark that the tier below has it too.
 //   - Bytes are overwritten only after the generation changed, and only while no one in
 //     this process has the segment pinned. A reader pins, then looks at the generation;
 //     an evictor condemns the segment, then looks at the pins. The atomics of Go are
@@ -70,7 +70,7 @@
 //	if o, ok := arena.Lookup(k, &selection); ok {
 //		send(o.Head(), o.Fragment(0))
 //		o.Release()
-//	} else if w, err := arena.Create(k, &meta, vary, head, length); err == nil {
+//	} else if w, err := arena.Create(k, &meta, uri, vary, head, length); err == nil {
 //		for {
 //			space, err := w.Space() // receive from the origin right into the cache
 //			...

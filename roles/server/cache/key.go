@@ -37,6 +37,20 @@ func (s *Store) KeyOf(scheme, host, path, query []byte) Key {
 	return h.sum()
 }
 
+// AppendURI appends what KeyOf hashes but for the scheme: "host/path?query", the host in lower
+// case and without a default port. query begins with its "?", or is nil.
+func AppendURI(b, scheme, host, path, query []byte) []byte {
+	from := len(b)
+	b = append(b, dropDefaultPort(scheme, host)...)
+	for i, c := range b[from:] {
+		if c-'A' < 26 {
+			b[from+i] = c | 0x20
+		}
+	}
+	b = append(b, path...)
+	return append(b, query...)
+}
+
 // dropDefaultPort cuts ":80" from an http authority, ":443" from an https one, and
 // an empty port from either (RFC 3986 §6.2.3).
 func dropDefaultPort(scheme, host []byte) []byte {

@@ -11,7 +11,7 @@ import (
 
 const (
 	magic   = 0x6568636164726674 // "tfrdache", little endian
-	version = 1
+	version = 2
 
 	granule   = 64 // alignment of every allocation
 	pageSize  = 4096
@@ -115,10 +115,11 @@ const (
 	flagComplete   = 1 << iota // the body is all there; never taken back
 	flagReferenced             // hit since it was written: gets a second chance
 	flagAborted                // the fill was given up
+	flagOnDisk                 // the tier below has it; a hint, set after publication
 )
 
-// objectHeader begins an object's record; the vary block, the head block and, for
-// what was small when it was begun, the body follow it. Fields without atomic are
+// objectHeader begins an object's record; the vary block, the head block, the URI and,
+// for what was small when it was begun, the body follow it. Fields without atomic are
 // immutable once another thread can find the record.
 type objectHeader struct {
 	seal      uint64 // proves that a record for this location was begun here
@@ -129,7 +130,7 @@ type objectHeader struct {
 	prev      uint32        // the object before it in this segment: granule number + 1, 0 none
 	varyLen   uint32
 	headLen   uint32
-	_         uint32
+	uriLen    uint32
 	declared  int64 // body length announced at the start, -1 unknown
 
 	meta Meta

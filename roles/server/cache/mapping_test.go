@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"testing"
 
@@ -88,6 +89,9 @@ func sampleHead(v byte) []byte {
 	return append([]byte("Content-Type: text/plain\r\nX-Version: "), 'a'+v%26, '\r', '\n')
 }
 
+// uriOf is the URI that test objects are stored under; it is of an odd length.
+func uriOf(k Key) []byte { return fmt.Appendf(nil, "example.org/%x?%d", k[:], k[0]) }
+
 // store puts an object of the given size under k.
 func store(t testing.TB, a *Arena, k Key, v byte, vary string, size int, known bool) Object {
 	t.Helper()
@@ -103,7 +107,7 @@ func tryStore(a *Arena, k Key, v byte, vary string, size int, known bool) (Objec
 	if !known {
 		declared = -1
 	}
-	w, err := a.Create(k, &Meta{Status: 200, Date: int64(v) + 1, Lifetime: int64(v)}, []byte(vary), sampleHead(v), declared)
+	w, err := a.Create(k, &Meta{Status: 200, Date: int64(v) + 1, Lifetime: int64(v)}, uriOf(k), []byte(vary), sampleHead(v), declared)
 	if err != nil {
 		return Object{}, err
 	}
@@ -119,7 +123,7 @@ func tryStore(a *Arena, k Key, v byte, vary string, size int, known bool) (Objec
 // when anything is not as it was stored.
 func intactVersion(o *Object) (v byte, ok bool) {
 	v = byte(o.Meta().Lifetime)
-	return v, bytes.Equal(o.Head(), sampleHead(v)) && bytes.Equal(body(o), content(o.Key(), byte(o.Meta().LastModified)+v, int(o.BodyLen())))
+	return v, bytes.Equal(o.Head(), sampleHead(v)) && bytes.Equal(o.URI(), uriOf(o.Key())) && bytes.Equal(body(o), content(o.Key(), byte(o.Meta().LastModified)+v, int(o.BodyLen())))
 }
 
 func check(t testing.TB, o *Object, v byte, size int) {

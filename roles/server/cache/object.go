@@ -31,6 +31,17 @@ func (o *Object) Key() Key { return o.hdr.key }
 // Vary returns the vary block it was stored with, empty when it fits every request.
 func (o *Object) Vary() []byte { return o.hdr.varyBlock() }
 
+// URI returns the normalised URI it is stored under, as AppendURI makes it.
+func (o *Object) URI() []byte { return o.hdr.uri() }
+
+// OnDisk tells whether MarkOnDisk was called for it.
+func (o *Object) OnDisk() bool { return o.hdr.flags.Load()&flagOnDisk != 0 }
+
+// MarkOnDisk notes that the tier below holds this very record. A new record and an
+// updated one come without the mark, a survivor of an eviction keeps it unless it is set at that
+// moment. So it may be missing where it is due, and is never set where it is not.
+func (o *Object) MarkOnDisk() { o.hdr.flags.Or(flagOnDisk) }
+
 // Head returns the head block.
 func (o *Object) Head() []byte { return o.hdr.headBlock() }
 
@@ -59,7 +70,12 @@ func (h *objectHeader) headBlock() []byte {
 	return unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(h), headerSize+h.varyLen)), h.headLen)
 }
 
-// table returns the i-th entry of the fragment table. The caller has pinned the
+// uri lies behind the head block, so that what every hit reads is adjacent.
+func (h *objectHeader) uri() []byte {
+	return unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(h), headerSize+h.varyLen+h.headLen)), h.uriLen)
+}
+
+// fragment returns the i-th entry of the fragment table. The caller has pinned the
 // record, and the overflow table with it.
 func (s *Store) fragment(h *objectHeader, i uint32) *fragment {
 	if i < inlineFrs {

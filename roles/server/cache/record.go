@@ -2,32 +2,36 @@ package cache
 
 // record is what goes into a new object header.
 type record struct {
-	key        Key
-	meta       *Meta
-	vary, head []byte
-	declared   int64
+	key             Key
+	meta            *Meta
+	uri, vary, head []byte
+	declared        int64
 }
 
 func recordOf(h *objectHeader) record {
-	return record{key: h.key, meta: &h.meta, vary: h.varyBlock(), head: h.headBlock(), declared: h.declared}
+	return record{key: h.key, meta: &h.meta, uri: h.uri(), vary: h.varyBlock(), head: h.headBlock(), declared: h.declared}
 }
 
 func (r *record) size() uint32 {
-	return headerSize + uint32(len(r.vary)+len(r.head))
+	return headerSize + uint32(r.text())
 }
+
+// text is the length of what follows the header, the body aside.
+func (r *record) text() int { return len(r.vary) + len(r.head) + len(r.uri) }
 
 // writeRecord begins the record r in the n bytes at l, and describes what follows it
 // there as the first fragment of its body. Nothing can find it yet.
 func (s *Store) writeRecord(l location, r record, n uint32) *objectHeader {
 	h := s.header(l)
 	h.key, h.meta, h.declared = r.key, *r.meta, r.declared
-	h.varyLen, h.headLen = uint32(len(r.vary)), uint32(len(r.head))
+	h.varyLen, h.headLen, h.uriLen = uint32(len(r.vary)), uint32(len(r.head)), uint32(len(r.uri))
 	h.prev, h.overflowCap = 0, 0
 	h.committed.Store(0)
 	h.flags.Store(0)
 	h.overflow.Store(0)
 	copy(h.varyBlock(), r.vary)
 	copy(h.headBlock(), r.head)
+	copy(h.uri(), r.uri)
 	killpoint()
 	body := alignUp(r.size(), granule)
 	if n > body {

@@ -220,8 +220,9 @@ func (a *Arena) forwardOne(l location, h *objectHeader, budget uint32) uint32 {
 	if h.flags.Load()&want != want || size > maxForwarded || !s.indexed(h.key, l) {
 		return 0
 	}
-	record := headerSize + h.varyLen + h.headLen
-	need := alignUp(record, granule) + alignUp(uint32(size), granule)
+	r := recordOf(h)
+	record := alignUp(r.size(), granule)
+	need := record + alignUp(uint32(size), granule)
 	if need > budget || need > s.segSize-a.used || !s.bodyServes(h) {
 		return 0
 	}
@@ -230,8 +231,9 @@ func (a *Arena) forwardOne(l location, h *objectHeader, budget uint32) uint32 {
 		return 0
 	}
 	defer a.unpin(to)
-	c := s.writeRecord(to, recordOf(h), n)
-	body := s.bytesAt(to, n)[alignUp(record, granule):]
+	c := s.writeRecord(to, r, n)
+	c.flags.Store(h.flags.Load() & flagOnDisk)
+	body := s.bytesAt(to, n)[record:]
 	for off := int64(0); off < size; {
 		off += int64(copy(body[off:], s.fragmentAt(h, off)))
 	}

@@ -292,8 +292,8 @@ func (s *Store) Arena() *Arena {
 func (s *Store) Lookup(k Key, m Matcher) (Object, bool) { return s.common().Lookup(k, m) }
 
 // Create is Arena.Create for a caller without a loop.
-func (s *Store) Create(k Key, meta *Meta, vary, head []byte, size int64) (*Writer, error) {
-	return s.common().Create(k, meta, vary, head, size)
+func (s *Store) Create(k Key, meta *Meta, uri, vary, head []byte, size int64) (*Writer, error) {
+	return s.common().Create(k, meta, uri, vary, head, size)
 }
 
 // Update is Arena.Update for a caller without a loop.

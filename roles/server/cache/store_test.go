@@ -130,13 +130,13 @@ func TestStoreAndLookUpEverySize(t *testing.T) {
 func TestTooLarge(t *testing.T) {
 	s := newStore(t, small, Options{MaxObject: 100_000})
 	a := s.Arena()
-	if _, err := a.Create(keyN(1), &Meta{}, nil, nil, 100_001); !errors.Is(err, ErrTooLarge) {
+	if _, err := a.Create(keyN(1), &Meta{}, nil, nil, nil, 100_001); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("announced: got %v, want ErrTooLarge", err)
 	}
-	if _, err := a.Create(keyN(1), &Meta{}, nil, make([]byte, 32<<10), 1); !errors.Is(err, ErrTooLarge) {
+	if _, err := a.Create(keyN(1), &Meta{}, nil, nil, make([]byte, 32<<10), 1); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("head: got %v, want ErrTooLarge", err)
 	}
-	w, err := a.Create(keyN(1), &Meta{}, nil, nil, -1)
+	w, err := a.Create(keyN(1), &Meta{}, nil, nil, nil, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestTooLarge(t *testing.T) {
 
 func TestIncompleteIsNotPublished(t *testing.T) {
 	a := newStore(t, small, Options{}).Arena()
-	w, _ := a.Create(keyN(1), &Meta{}, nil, nil, 10)
+	w, _ := a.Create(keyN(1), &Meta{}, nil, nil, nil, 10)
 	if _, err := w.Write([]byte("123456789")); err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestReadWhileWrite(t *testing.T) {
 	a := newStore(t, 8<<20, Options{}).Arena()
 	k := keyN(1)
 	want := content(k, 0, 400_000)
-	w, _ := a.Create(k, &Meta{}, nil, sampleHead(0), -1)
+	w, _ := a.Create(k, &Meta{}, uriOf(k), nil, sampleHead(0), -1)
 	var readers sync.WaitGroup
 	for range 3 {
 		w.Retain()
@@ -443,7 +443,7 @@ func TestEndHoldSealsWhatNobodyOwns(t *testing.T) {
 func TestFragmentTableIsMadeOnce(t *testing.T) {
 	s := newStore(t, small, Options{})
 	a := s.Arena()
-	w, err := a.Create(keyN(1), &Meta{}, nil, nil, -1)
+	w, err := a.Create(keyN(1), &Meta{}, nil, nil, nil, -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -478,7 +478,7 @@ func TestResumeFill(t *testing.T) {
 					declared = int64(size)
 				}
 				want := content(k, 1, size)
-				w, err := a.Create(k, &Meta{Lifetime: 1}, nil, sampleHead(1), declared)
+				w, err := a.Create(k, &Meta{Lifetime: 1}, uriOf(k), nil, sampleHead(1), declared)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -7,8 +7,8 @@ package cache
 // then the one to keep; ErrNoSpace, ErrTooLarge and ErrFenced leave o as it was.
 func (a *Arena) Update(o *Object, meta *Meta, head []byte) (Object, error) {
 	s, old := a.store, o.hdr
-	r := record{key: old.key, meta: meta, vary: old.varyBlock(), head: head, declared: old.declared}
-	if len(r.vary)+len(head) > s.maxHead() {
+	r := record{key: old.key, meta: meta, uri: old.uri(), vary: old.varyBlock(), head: head, declared: old.declared}
+	if r.text() > s.maxHead() {
 		return Object{}, ErrTooLarge
 	}
 	if !s.indexed(old.key, o.loc) {

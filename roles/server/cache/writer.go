@@ -39,13 +39,13 @@ func (f FillState) String() string {
 	return [...]string{"filling", "published", "aborted"}[f]
 }
 
-// Create begins an object of size body bytes, -1 if that is not known. meta, vary and
-// head are copied. Nobody finds the object before Publish. Errors: ErrTooLarge,
+// Create begins an object of size body bytes, -1 if that is not known. uri is what k was
+// made of, as AppendURI writes it. meta, uri, vary and head are copied. Nobody finds the object before Publish. Errors: ErrTooLarge,
 // ErrNoSpace, ErrFenced; the response is then served without being stored.
-func (a *Arena) Create(k Key, meta *Meta, vary, head []byte, size int64) (*Writer, error) {
+func (a *Arena) Create(k Key, meta *Meta, uri, vary, head []byte, size int64) (*Writer, error) {
 	s := a.store
-	r := record{key: k, meta: meta, vary: vary, head: head, declared: size}
-	if size > s.opts.MaxObject || len(vary)+len(head) > s.maxHead() {
+	r := record{key: k, meta: meta, uri: uri, vary: vary, head: head, declared: size}
+	if size > s.opts.MaxObject || r.text() > s.maxHead() {
 		return nil, ErrTooLarge
 	}
 	least, most := s.firstExtent(r.size(), size)
@@ -79,7 +79,7 @@ func (s *Store) firstExtent(record uint32, size int64) (least, most uint32) {
 // quarter of a segment, so it fits beside the survivors of an eviction.
 func (s *Store) small() int64 { return int64(min(contiguous, s.segSize/8)) }
 
-// maxHead bounds vary block and head block together.
+// maxHead bounds vary block, head block and URI together.
 func (s *Store) maxHead() int { return int(s.segSize / 8) }
 
 func (a *Arena) writerLocked() *Writer {
@@ -304,7 +304,7 @@ func (w *Writer) Declared() int64 { return w.obj.hdr.declared }
 // Fragment returns the longest contiguous run of committed body bytes at off.
 func (w *Writer) Fragment(off int64) []byte { return w.arena.store.fragmentAt(w.obj.hdr, off) }
 
-// Meta, Vary, Head and Key return what Create was given. Read only, until Release.
+// Meta, Vary, Head, URI and Key return what Create was given. Read only, until Release.
 func (w *Writer) Meta() *Meta { return &w.obj.hdr.meta }
 
 // Vary returns the vary block given to Create.
@@ -312,6 +312,9 @@ func (w *Writer) Vary() []byte { return w.obj.hdr.varyBlock() }
 
 // Head returns the head block given to Create.
 func (w *Writer) Head() []byte { return w.obj.hdr.headBlock() }
+
+// URI returns the URI given to Create.
+func (w *Writer) URI() []byte { return w.obj.hdr.uri() }
 
 // Key returns the key given to Create.
 func (w *Writer) Key() Key { return w.obj.hdr.key }

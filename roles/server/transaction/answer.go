@@ -216,7 +216,8 @@ const maxLines = buffer.Large - 2048
 func (f *fetch) beginStoring(x *freshness.Exchange, h *responseHead) bool {
 	meta, why := x.Judge()
 	vary, ok := x.AppendVary(f.env.block[:0])
-	f.env.block = vary
+	f.env.block = f.lead.appendURI(vary)
+	uri := f.env.block[len(vary):]
 	if why != freshness.Storable || !ok {
 		f.env.Stats.Inc(stats.CacheUncacheable)
 		f.landUncacheable()
@@ -231,7 +232,7 @@ func (f *fetch) beginStoring(x *freshness.Exchange, h *responseHead) bool {
 	if len(lines) > maxLines {
 		return false
 	}
-	w, err := f.env.Cache.Create(f.key, &meta, vary, lines, length)
+	w, err := f.env.Cache.Create(f.key, &meta, uri, vary, lines, length)
 	if err != nil {
 		f.env.Stats.Inc(stats.CacheStoreFailures)
 		f.landUncacheable()

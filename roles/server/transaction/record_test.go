@@ -76,7 +76,7 @@ func TestTheWindowBeginsWhereTheFillEnds(t *testing.T) {
 	e := newEstate(t)
 	f := &fetch{env: e.env(t, 1, nil), progress: open, head: responseHead{status: 200, length: -1}}
 	f.key = f.env.Store.KeyOf([]byte("http"), []byte("example.com"), []byte("/"), nil)
-	w, err := f.env.Cache.Create(f.key, &cache.Meta{Status: 200}, nil, []byte("A: b\r\n"), -1)
+	w, err := f.env.Cache.Create(f.key, &cache.Meta{Status: 200}, nil, nil, []byte("A: b\r\n"), -1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestAHeadMayComeTwice(t *testing.T) {
 	e := newEstate(t)
 	f := &fetch{env: e.env(t, 1, nil), progress: open, head: responseHead{status: 200, length: -1}}
 	f.key = f.env.Store.KeyOf([]byte("http"), []byte("example.com"), []byte("/"), nil)
-	w, err := f.env.Cache.Create(f.key, &cache.Meta{Status: 200}, nil, nil, -1)
+	w, err := f.env.Cache.Create(f.key, &cache.Meta{Status: 200}, nil, nil, nil, -1)
 	if err != nil {
 		t.Fatal(err)
 	}

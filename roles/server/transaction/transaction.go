@@ -236,6 +236,11 @@ func (t *Transaction) findKey() bool {
 	return true
 }
 
+// appendURI appends the URI that the key was made of.
+func (t *Transaction) appendURI(b []byte) []byte {
+	return cache.AppendURI(b, schemeHTTP, t.req.Host.In(t.head), t.path, t.query())
+}
+
 var schemeHTTP = []byte("http")
 
 // query is the key's part behind the path, with its "?": "/a?" is not "/a".

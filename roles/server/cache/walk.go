@@ -1,0 +1,28 @@
+package cache
+
+// Walk calls f with every object that can be found, pinned for the time of the call, until f
+// returns false. It is for goroutines beside the loops: it takes no lock, and nothing is held between two
+// calls. What can be found all the time while the walk goes on is seen at least once, since an entry keeps
+// its place as long as it is good. What comes, goes or is replaced meanwhile is seen or not.
+func (s *Store) Walk(f func(*Object) bool) {
+	for set, more := 0, true; more && set < len(s.sets); set++ {
+		more = s.walkSet(set, f)
+	}
+}
+
+// walkSet is the part of a walk that one set of the index is. It returns what f said last.
+func (s *Store) walkSet(set int, f func(*Object) bool) bool {
+	a := s.common()
+	for i := range s.sets[set].locs {
+		o, ok := a.open(location(s.sets[set].locs[i].Load()))
+		if !ok {
+			continue
+		}
+		more := f(&o)
+		o.Release()
+		if !more {
+			return false
+		}
+	}
+	return true
+}
