@@ -85,11 +85,14 @@ func overlap(a, b string) bool {
 // A Mapping sends what begins with Prefix to Origin. Both are canonical.
 type Mapping struct {
 	Prefix string `json:"prefix"` // "/path", "http://host/path" or "http://host:port/path"
-	Origin string `json:"origin"` // "http://host[:port][/path]" or "builtin:"
+	Origin string `json:"origin"` // "http://host[:port][/path]", "group:NAME[/path]" or "builtin:"
 }
 
 // Builtin is the origin that the server answers itself.
 const Builtin = "builtin:"
+
+// Group begins the name of an origin that is a group of Config.Origins.
+const Group = "group:"
 
 // String is the form of the command line, PREFIX=ORIGIN.
 func (m Mapping) String() string { return m.Prefix + "=" + m.Origin }
@@ -100,10 +103,11 @@ type Rule struct {
 	Port int    // 0: any port
 	Path string // begins with "/"
 
-	Builtin    bool   // the origin is built in; the fields below are zero
-	OriginHost string // lower case, no brackets: a name or an IP address
-	OriginPort int    // never 0
-	OriginPath string // "" or begins with "/"
+	Builtin     bool   // the origin is built in; the fields below are zero
+	OriginGroup string // the origin is a group; host and port are zero
+	OriginHost  string // lower case, no brackets: a name or an IP address
+	OriginPort  int    // never 0
+	OriginPath  string // "" or begins with "/"
 }
 
 // Rule takes m apart. It is valid for every Mapping in a checked Config; the zero Rule is returned for any other.
@@ -114,6 +118,10 @@ func (m Mapping) Rule() Rule {
 		return Rule{}
 	}
 	r := Rule{Host: p.host, Port: p.port, Path: p.path}
+	if o.group != "" {
+		r.OriginGroup, r.OriginPath = o.group, o.path
+		return r
+	}
 	if o.host == "" {
 		r.Builtin = true
 		return r
@@ -127,12 +135,16 @@ func (m Mapping) Rule() Rule {
 
 // A target is a URL of the small form that rules have.
 type target struct {
-	host string // "" for a mere path, and for builtin:
-	port int
-	path string
+	group string // of origins; "": none, and otherwise there is no host
+	host  string // "" for a mere path, for a group and for builtin:
+	port  int
+	path  string
 }
 
 func (t target) String() string {
+	if t.group != "" {
+		return Group + t.group + t.path
+	}
 	if t.host == "" {
 		return t.path
 	}
@@ -164,7 +176,7 @@ func parseMapping(e element) (Mapping, []Problem) {
 		return Mapping{}, ps
 	}
 	m := Mapping{Prefix: p.String(), Origin: o.String()}
-	if o.host == "" {
+	if o.host == "" && o.group == "" {
 		m.Origin = Builtin
 	}
 	return m, nil
@@ -172,7 +184,7 @@ func parseMapping(e element) (Mapping, []Problem) {
 
 // splitMapping divides PREFIX=ORIGIN. A path may hold a "=", so the one before an origin's scheme is preferred.
 func splitMapping(text string) (prefix, origin string) {
-	for _, scheme := range []string{"=http://", "=https://", "=" + Builtin} {
+	for _, scheme := range []string{"=http://", "=https://", "=" + Builtin, "=" + Group} {
 		if i := strings.Index(text, scheme); i >= 0 {
 			return text[:i], text[i+1:]
 		}
@@ -201,6 +213,9 @@ func parseOrigin(text string) (target, error) {
 	if text == Builtin {
 		return target{}, nil
 	}
+	if name, ok := strings.CutPrefix(text, Group); ok {
+		return parseGroup(name)
+	}
 	rest, ok := strings.CutPrefix(text, "http://")
 	switch {
 	case ok:
@@ -214,7 +229,20 @@ func parseOrigin(text string) (target, error) {
 	case text == "":
 		return target{}, errors.New("origin is missing, must be http://host[:port][/path]")
 	}
-	return target{}, errors.New("origin must be http://host[:port][/path], or builtin: for the built-in page")
+	return target{}, errors.New("origin must be http://host[:port][/path], group:NAME[/path], or builtin: for the built-in page")
+}
+
+// parseGroup reads NAME[/path].
+func parseGroup(text string) (target, error) {
+	name, path, ok := strings.Cut(text, "/")
+	if !groupName(name) {
+		return target{}, fmt.Errorf("origin has the group name %q, must be 1 to 64 letters, digits or -_. characters", clip(name))
+	}
+	t := target{group: name}
+	if ok {
+		t.path = "/" + path
+	}
+	return t, checkPath("origin", t.path)
 }
 
 func hasPort(rest string) bool {

@@ -35,6 +35,7 @@ func (l *loader) cross() {
 func (l *loader) crossValues() {
 	l.crossListen()
 	l.crossMap()
+	l.crossGroups()
 	c := l.cfg
 	if c.Cache.Size > 0 && c.Cache.MaxObjectSize > c.Cache.Size {
 		l.disagree("cache.max_object_size", "cache.size", "is larger than")

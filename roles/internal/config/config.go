@@ -13,10 +13,11 @@ type Config struct {
 	Generation uint64 `json:"generation"`     // given by the manager, counts up from 1; 0: never published
 	File       string `json:"file,omitempty"` // the file's name as the operator wrote it; "": there is none
 
-	Listen        []string  `json:"listen"`         // canonical addresses, see ParseAddress
-	Map           []Mapping `json:"map"`            // in the order given; empty: the built-in page at /
-	Threads       int       `json:"threads"`        // event loops; 0: one per CPU
-	ListenBacklog int       `json:"listen_backlog"` // connections the kernel queues per listener
+	Listen        []string      `json:"listen"`            // canonical addresses, see ParseAddress
+	Map           []Mapping     `json:"map"`               // in the order given; empty: the built-in page at /
+	Origins       []OriginGroup `json:"origins,omitempty"` // what rules name as group:NAME
+	Threads       int           `json:"threads"`           // event loops; 0: one per CPU
+	ListenBacklog int           `json:"listen_backlog"`    // connections the kernel queues per listener
 
 	Autoconf    Autoconf    `json:"autoconf"`
 	Supervision Supervision `json:"supervision"`
@@ -28,6 +29,7 @@ type Config struct {
 	Limits      Limits      `json:"limits"`
 	Timeouts    Timeouts    `json:"timeouts"`
 	Origin      Origin      `json:"origin"`
+	Resolver    Resolver    `json:"resolver"`
 	Proxy       Proxy       `json:"proxy"`
 	Log         Log         `json:"log"`
 
@@ -134,13 +136,28 @@ type Timeouts struct {
 	OriginResponse time.Duration `json:"origin_response"`
 	OriginIdle     time.Duration `json:"origin_idle"`
 	OriginBody     time.Duration `json:"origin_body"`
+	OriginTotal    time.Duration `json:"origin_total"` // 0: no limit
 	TunnelIdle     time.Duration `json:"tunnel_idle"`
 	Drain          time.Duration `json:"drain"`
 }
 
-// Origin bounds the pools of origin connections.
+// Origin is how origins are asked: the pools of connections to them, what is tried again, and when one is left alone
+// for a while.
 type Origin struct {
-	MaxIdle int `json:"max_idle"` // per origin and loop
+	MaxIdle        int           `json:"max_idle"`        // per server and loop
+	Attempts       int           `json:"attempts"`        // of sending one request, in all
+	RetryBudget    int           `json:"retry_budget"`    // per cent of the requests to an origin
+	FailThreshold  int           `json:"fail_threshold"`  // failures in a row; 0: never marked down
+	DownTime       time.Duration `json:"down_time"`       // without requests, while others are up
+	MaxConnections int           `json:"max_connections"` // per server; 0: unlimited
+	MaxWaiting     int           `json:"max_waiting"`     // requests that wait for one, per server
+	MaxWait        time.Duration `json:"max_wait"`        // for one
+}
+
+// Resolver bounds how long the answers of name servers are believed.
+type Resolver struct {
+	MinTTL time.Duration `json:"min_ttl"`
+	MaxTTL time.Duration `json:"max_ttl"`
 }
 
 // Proxy is how the proxy names itself in messages.

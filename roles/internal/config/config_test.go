@@ -61,6 +61,8 @@ func sample(p any) reflect.Value {
 		return reflect.ValueOf([]string{"x"})
 	case *[]Mapping:
 		return reflect.ValueOf([]Mapping{{Prefix: "/"}})
+	case *[]OriginGroup:
+		return reflect.ValueOf([]OriginGroup{{Name: "x"}})
 	case *string:
 		return reflect.ValueOf("x")
 	case *bool:

@@ -162,6 +162,15 @@ func (s *Setting) effective(b *bufio.Writer, c *Config, indent, leaf string) {
 		for _, m := range *p {
 			fmt.Fprintf(b, "%s  - {prefix: %q, origin: %q}\n", indent, m.Prefix, m.Origin)
 		}
+	case *[]OriginGroup:
+		if len(*p) == 0 {
+			fmt.Fprintf(b, "%s%s: [] # %s\n", indent, leaf, from)
+			return
+		}
+		fmt.Fprintf(b, "%s%s: # %s\n", indent, leaf, from)
+		for _, g := range *p {
+			fmt.Fprintf(b, "%s  - %s\n", indent, g)
+		}
 	case *string:
 		fmt.Fprintf(b, "%s%s: %q # %s\n", indent, leaf, *p, from)
 	default:

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // A Kind is how a value is written and checked.
@@ -26,10 +28,11 @@ const (
 	Addresses                // a list of addresses
 	Mappings                 // a list of {prefix, origin}
 	Switch                   // true or false
+	Groups                   // a list of {name, servers, …}
 )
 
 var kindNames = [...]string{"count", "size", "duration", "choice", "token", "path", "address or off",
-	"list of addresses", "list of {prefix, origin}", "switch"}
+	"list of addresses", "list of {prefix, origin}", "switch", "list of {name, servers, policy, retry_status, health}"}
 
 // String is the kind's name as the reference prints it.
 func (k Kind) String() string { return kindNames[k] }
@@ -42,6 +45,7 @@ type element struct {
 	pair     bool // a Mapping whose halves came apart: text is the prefix. Otherwise text is PREFIX=ORIGIN
 	origin   string
 	originAt place
+	node     *yaml.Node // of a group that stands in the file
 }
 
 func texts(list ...string) []element {
@@ -54,7 +58,7 @@ func texts(list ...string) []element {
 
 // defaults gives the default as elements.
 func (s *Setting) defaults() []element {
-	if s.Default == "" && (s.Kind == Addresses || s.Kind == Mappings) {
+	if s.Default == "" && (s.Kind == Addresses || s.Kind == Mappings || s.Kind == Groups) {
 		return nil
 	}
 	return texts(s.Default)
@@ -67,6 +71,8 @@ func (s *Setting) assign(c *Config, es []element) []Problem {
 		return s.assignAddresses(p, es)
 	case *[]Mapping:
 		return s.assignMappings(p, es)
+	case *[]OriginGroup:
+		return s.assignGroups(p, es)
 	default:
 		if len(es) != 1 {
 			return []Problem{{Msg: "must be one value, not a list"}}
@@ -346,6 +352,12 @@ func (s *Setting) list(c *Config) []string {
 		var out []string
 		for _, m := range *p {
 			out = append(out, m.String())
+		}
+		return out
+	case *[]OriginGroup:
+		var out []string
+		for _, g := range *p {
+			out = append(out, g.String())
 		}
 		return out
 	}

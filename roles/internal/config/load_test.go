@@ -186,7 +186,7 @@ func TestEveryProblemIsReportedInOrder(t *testing.T) {
 a/b.yaml:2:14: log.level: must be one of trace, debug, info, warn, error
 a/b.yaml:3:10: threads: must be at most 64
 TRAFFICD_QUEUE_LIMIT: must be at least 1
---map "/=htp://x": origin must be http://host[:port][/path], or builtin: for the built-in page
+--map "/=htp://x": origin must be http://host[:port][/path], group:NAME[/path], or builtin: for the built-in page
 --threads "x": must be a whole number`
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
@@ -317,7 +317,7 @@ func FuzzLoad(f *testing.F) {
 	for _, s := range []string{
 		"", "threads: 2\n", "listen: [a, b]\nmap:\n  - {prefix: /, origin: 'http://x'}\n", "a: &a [*a]\n", "? {}\n: 1\n", "<<: {threads: 1}\n",
 		"queue:\n\tlimit: 1\n", "--- !x\n...\n---\n", "%YAML 1.1\n---\nthreads: 0x1\n", "map: [{prefix: 'http://[::1]:1/', origin: 'builtin:'}]\n",
-		"cache: {size: 1e3}\nqueue: {max_wait: 1.5h}\n", "{threads: 1, threads: 1}", "\ufeffthreads: 1\r\n", "log: &l {level: info}\nproxy: *l\n", "a: b: c", "- - - -", "\"\\x\"",
+		"cache: {size: 1e3}\nqueue: {max_wait: 1.5h}\n", "{threads: 1, threads: 1}", "\ufeffthreads: 1\r\n", "log: &l {level: info}\nproxy: *l\n", "a: b: c", "origins: [{name: a, servers: [http://x, {url: 'http://y', weight: 2}], health: {path: /h}}]\n", "origins: &a [*a]\n", "- - - -", "\"\\x\"",
 	} {
 		f.Add([]byte(s))
 	}

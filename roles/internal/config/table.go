@@ -18,7 +18,7 @@ type Setting struct {
 	Reloadable bool     // false: needs a new process
 	Help       string   // one line
 
-	field func(*Config) any // pointer to the field; *bool, *int, *int64, *time.Duration, *string, *[]string, *[]Mapping
+	field func(*Config) any // pointer to the field; *bool, *int, *int64, *time.Duration, *string, *[]string, *[]Mapping, *[]OriginGroup
 }
 
 // Settings returns a copy of the table, in the order of the reference.
@@ -41,6 +41,9 @@ var table = []Setting{
 	{Name: "map", Kind: Mappings, Max: 100_000, Reloadable: true,
 		Help:  "what is fetched from where: a list of {prefix, origin}; none: the built-in page at /",
 		field: func(c *Config) any { return &c.Map }},
+	{Name: "origins", Kind: Groups, Max: 1000, Reloadable: true,
+		Help:  "groups of servers that rules name as group:NAME: a list of {name, servers, policy, retry_status, health}",
+		field: func(c *Config) any { return &c.Origins }},
 	{Name: "threads", Kind: Count, Unit: "event loops", Default: "0", Min: 1, Max: 64, Zero: "one per CPU",
 		Help:  "event-loop threads of the server",
 		field: func(c *Config) any { return &c.Threads }},
@@ -169,6 +172,9 @@ var table = []Setting{
 	{Name: "timeouts.origin_body", Kind: Duration, Default: "60s", Min: 10 * ms, Max: day, Reloadable: true,
 		Help:  "time without a byte of a response body from an origin, or of a request body taken by it",
 		field: func(c *Config) any { return &c.Timeouts.OriginBody }},
+	{Name: "timeouts.origin_total", Kind: Duration, Default: "0s", Min: 10 * ms, Max: 30 * day, Zero: "no limit", Reloadable: true,
+		Help:  "time an origin has for one answer from beginning to end, however steadily it comes",
+		field: func(c *Config) any { return &c.Timeouts.OriginTotal }},
 	{Name: "timeouts.tunnel_idle", Kind: Duration, Default: "1h", Min: 10 * ms, Max: 30 * day, Reloadable: true,
 		Help:  "time without a byte in either direction of a tunnel",
 		field: func(c *Config) any { return &c.Timeouts.TunnelIdle }},
@@ -177,8 +183,35 @@ var table = []Setting{
 		field: func(c *Config) any { return &c.Timeouts.Drain }},
 
 	{Name: "origin.max_idle", Kind: Count, Unit: "connections", Default: "128", Min: 1, Max: 65536, Zero: "none is kept", Reloadable: true,
-		Help:  "unused connections kept per origin and event loop",
+		Help:  "unused connections kept per origin server and event loop",
 		field: func(c *Config) any { return &c.Origin.MaxIdle }},
+	{Name: "origin.attempts", Kind: Count, Unit: "attempts", Default: "3", Min: 1, Max: 64, Reloadable: true,
+		Help:  "most times one request is sent, the first included; only what is safe to repeat is",
+		field: func(c *Config) any { return &c.Origin.Attempts }},
+	{Name: "origin.retry_budget", Kind: Count, Unit: "per cent", Default: "20", Min: 1, Max: 100, Zero: "none", Reloadable: true,
+		Help:  "repeated requests that an origin may get within 10 s, of those sent to it, beyond the first ten",
+		field: func(c *Config) any { return &c.Origin.RetryBudget }},
+	{Name: "origin.fail_threshold", Kind: Count, Unit: "failures in a row", Default: "5", Min: 1, Max: 1000, Zero: "never", Reloadable: true,
+		Help:  "failures after which an origin server is marked down",
+		field: func(c *Config) any { return &c.Origin.FailThreshold }},
+	{Name: "origin.down_time", Kind: Duration, Default: "30s", Min: 10 * ms, Max: day, Reloadable: true,
+		Help:  "time a server that is marked down gets no request while others of its group are up",
+		field: func(c *Config) any { return &c.Origin.DownTime }},
+	{Name: "origin.max_connections", Kind: Count, Unit: "connections", Default: "0", Min: 1, Max: 1 << 20, Zero: "no limit", Reloadable: true,
+		Help:  "connections to one origin server, idle ones included",
+		field: func(c *Config) any { return &c.Origin.MaxConnections }},
+	{Name: "origin.max_waiting", Kind: Count, Unit: "requests", Default: "1000", Max: 1 << 20, Reloadable: true,
+		Help:  "requests that wait while a server has max_connections; more: 503",
+		field: func(c *Config) any { return &c.Origin.MaxWaiting }},
+	{Name: "origin.max_wait", Kind: Duration, Default: "5s", Min: 10 * ms, Max: hour, Reloadable: true,
+		Help:  "time a request waits for a connection to a server that has max_connections, before it is answered 503",
+		field: func(c *Config) any { return &c.Origin.MaxWait }},
+	{Name: "resolver.min_ttl", Kind: Duration, Default: "1s", Min: 10 * ms, Max: day, Reloadable: true,
+		Help:  "shortest time the answer of a name server is believed, whatever it says",
+		field: func(c *Config) any { return &c.Resolver.MinTTL }},
+	{Name: "resolver.max_ttl", Kind: Duration, Default: "1h", Min: 10 * ms, Max: 7 * day, Reloadable: true,
+		Help:  "longest time the answer of a name server is believed, whatever it says",
+		field: func(c *Config) any { return &c.Resolver.MaxTTL }},
 	{Name: "proxy.via_name", Kind: Token, Default: "trafficd", Max: 64, Reloadable: true,
 		Help:  "name of this proxy in Via fields",
 		field: func(c *Config) any { return &c.Proxy.ViaName }},

@@ -191,6 +191,8 @@ func (y *yamlReader) setting(s *Setting, n *yaml.Node) {
 	var es []element
 	var ok bool
 	switch v := deref(n); {
+	case s.Kind == Groups:
+		es, ok = []element{{node: v, at: y.at(v)}}, true
 	case s.Kind == Mappings:
 		es, ok = y.mappings(s, v)
 	case s.Kind == Addresses && v.Kind == yaml.SequenceNode:

@@ -2,7 +2,7 @@
 // rules and finds the one that applies.
 //
 // A rule maps a prefix, `/path` or `http://host[:port]/path`, to an origin,
-// `http://host[:port][/path]`. As in the original, the origin's path takes the
+// `http://host[:port][/path]`, or to a group of servers, `group:NAME[/path]`. As in the original, the origin's path takes the
 // place of the prefix: with `/shop=http://10.0.0.1/v2` a request for /shop/a
 // asks the origin for /v2/a. A prefix ends at a segment: /shop matches /shop
 // and /shop/a, not /shopping.

@@ -11,10 +11,15 @@ import (
 // network, so the first minute of a new installation shows something true.
 const Builtin = "builtin:"
 
+// Group begins an origin that is a group of servers, group:NAME[/path]. Which of them gets a
+// request is decided elsewhere.
+const Group = "group:"
+
 // An Origin is where requests of a rule go. Immutable.
 type Origin struct {
 	Name      string // as in the configuration, for logs
 	Authority string // host[:port] as sent when the client gave no host
+	Group     string // name of the group of servers; "": Host and Port are the only one
 	Host      string // name or address to connect to, without brackets
 	Port      uint16
 	Path      string // takes the place of the prefix; no slash at its end
@@ -24,7 +29,7 @@ type Origin struct {
 // A Spec is a rule as the configuration says it: a prefix and its origin.
 type Spec struct {
 	Prefix string  // `/path` or `http://host[:port]/path`
-	Origin string  // `http://host[:port][/path]` or Builtin
+	Origin string  // `http://host[:port][/path]`, `group:NAME[/path]` or Builtin
 	Policy *Policy // nil: as for all
 }
 
@@ -128,9 +133,12 @@ func ParseOrigin(s string) (*Origin, error) {
 	if s == Builtin {
 		return &Origin{Name: s, Builtin: true}, nil
 	}
+	if rest, ok := strings.CutPrefix(s, Group); ok {
+		return parseGroup(s, rest)
+	}
 	rest, ok := cutScheme(s)
 	if !ok {
-		return nil, fmt.Errorf("origin %q: an origin is http://host[:port][/path]", s)
+		return nil, fmt.Errorf("origin %q: an origin is http://host[:port][/path] or group:NAME[/path]", s)
 	}
 	authority, path, _ := strings.Cut(rest, "/")
 	o := &Origin{Name: s, Authority: authority, Port: 80}
@@ -156,6 +164,19 @@ func ParseOrigin(s string) (*Origin, error) {
 		return nil, fmt.Errorf("origin %q: the path may have neither query nor fragment", s)
 	}
 	o.Host = host
+	if path = strings.TrimSuffix(path, "/"); path != "" {
+		o.Path = "/" + path
+	}
+	return o, nil
+}
+
+// parseGroup reads NAME[/path].
+func parseGroup(s, rest string) (*Origin, error) {
+	name, path, _ := strings.Cut(rest, "/")
+	if name == "" || strings.ContainsAny(rest, " \t@?#:") {
+		return nil, fmt.Errorf("origin %q: a group is group:NAME[/path]", s)
+	}
+	o := &Origin{Name: s, Authority: name, Group: name}
 	if path = strings.TrimSuffix(path, "/"); path != "" {
 		o.Path = "/" + path
 	}

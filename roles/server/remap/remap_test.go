@@ -71,17 +71,23 @@ func TestNoRuleApplies(t *testing.T) {
 
 func TestParseOrigin(t *testing.T) {
 	for _, c := range []struct {
-		in   string
-		host string
-		port uint16
-		path string
-		bad  string // part of the error
+		in    string
+		host  string
+		port  uint16
+		group string
+		path  string
+		bad   string // part of the error
 	}{
 		{in: "http://h", host: "h", port: 80},
 		{in: "http://h:8080/", host: "h", port: 8080},
 		{in: "HTTP://h/a/b/", host: "h", port: 80, path: "/a/b"},
 		{in: "http://[::1]:99/x", host: "::1", port: 99, path: "/x"},
 		{in: "http://[::1]", host: "::1", port: 80},
+		{in: "group:app", group: "app"},
+		{in: "group:app/v2/", group: "app", path: "/v2"},
+		{in: "group:", bad: "a group is"},
+		{in: "group:/x", bad: "a group is"},
+		{in: "group:a:80", bad: "a group is"},
 		{in: "h:80", bad: "an origin is"},
 		{in: "https://h", bad: "an origin is"},
 		{in: "http://", bad: "host is missing"},
@@ -98,7 +104,7 @@ func TestParseOrigin(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || o.Host != c.host || o.Port != c.port || o.Path != c.path {
+		if err != nil || o.Host != c.host || o.Port != c.port || o.Group != c.group || o.Path != c.path {
 			t.Errorf("%s: got %+v, %v", c.in, o, err)
 		}
 	}
