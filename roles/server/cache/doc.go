@@ -52,6 +52,9 @@
 // It opens the interrupted objects again (OpenID, Resume), sees the predecessor out, and calls EndHold.
 // Nothing needs to be closed.
 //
+// A persistent tier below (Lower, lower.go) is told of what is published and removed, and puts back what it
+// has kept. Options.Seed makes the keys those under which it knows everything.
+//
 // # Concurrency
 //
 // All methods of Store and Arena may be called from any goroutine. Look-ups take no lock. Changes of an index set take one of 64

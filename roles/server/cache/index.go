@@ -63,16 +63,26 @@ func (a *Arena) publish(l location, h *objectHeader, only location) bool {
 		set.locs[v.same].Store(uint64(l)) // the tag is the same: one store replaces
 		killpoint()
 		s.discount(old)
-	case v.alternates >= s.opts.MaxAlternates:
-		s.displace(set, v.oldestAlternate, h.key.tag(), l)
-	case v.free >= 0:
-		set.put(v.free, h.key.tag(), l)
+		s.segs[l.segment()].live.Add(1)
+		killpoint()
 	default:
-		s.displace(set, v.oldest, h.key.tag(), l)
+		s.takeWay(set, &v, h.key.tag(), l)
+	}
+	return true
+}
+
+// takeWay enters l in a way of its own. The caller has locked the shard.
+func (s *Store) takeWay(set *indexSet, v *survey, tag uint32, l location) {
+	switch {
+	case v.alternates >= s.opts.MaxAlternates:
+		s.displace(set, v.oldestAlternate, tag, l)
+	case v.free >= 0:
+		set.put(v.free, tag, l)
+	default:
+		s.displace(set, v.oldest, tag, l)
 	}
 	s.segs[l.segment()].live.Add(1)
 	killpoint()
-	return true
 }
 
 func (s *Store) displace(set *indexSet, i int, tag uint32, l location) {
@@ -157,6 +167,13 @@ func (s *Store) Remove(k Key) int {
 	if s.Fenced() {
 		return 0
 	}
+	s.tellRemoved(k)
+	n := s.removeHere(k)
+	s.tellRemoved(k)
+	return n
+}
+
+func (s *Store) removeHere(k Key) int {
 	a := s.common()
 	mu := s.shard(k)
 	mu.Lock()

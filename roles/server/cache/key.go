@@ -24,7 +24,7 @@ func (k Key) tag() uint32 { return uint32(k.high() >> 32) }
 // resource as an empty one ("/a" and "/a?"). It keeps nothing and allocates nothing.
 func (s *Store) KeyOf(scheme, host, path, query []byte) Key {
 	var h sipHash
-	h.init(s.super.seed[0], s.super.seed[1])
+	h.init(s.keySeed[0], s.keySeed[1])
 	h.writeLower(scheme)
 	h.writeByte(0) // none of the parts can hold a NUL, so the joints are unambiguous
 	h.writeLower(dropDefaultPort(scheme, host))

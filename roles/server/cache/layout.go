@@ -30,7 +30,11 @@ type superblock struct {
 	total    uint64
 	seed     [2]uint64 // key of the URI hash and of the seals
 	checksum uint64    // over the fields above, without magic
-	_        [64]byte
+
+	// otherSeed, unless zero, replaces seed as the key of the URI hash, so that the keys are those of the
+	// tier below. Written by Open, before anything is looked up.
+	otherSeed [2]uint64
+	_         [48]byte
 
 	// Live words.
 	epoch   atomic.Uint64 // processes that have opened the store; the newest may write

@@ -35,6 +35,9 @@ type Options struct {
 	// by OpenID what its predecessor was sending. Only never used segments are
 	// written meanwhile.
 	Hold bool
+	// Seed is what URIs are hashed with, so that the keys are those of the tier below; zero: what the store has,
+	// or a random one. With another seed than before nothing that is stored is found any more.
+	Seed [2]uint64
 }
 
 // A Store is a cache in one shared mapping. Its methods may be called from any
@@ -51,6 +54,8 @@ type Store struct {
 	epoch   uint64 // immutable after Open; super.epoch beyond it means this process is fenced
 	opts    Options
 	hold    atomic.Bool
+	keySeed [2]uint64 // immutable after Open
+	lower   atomic.Pointer[Lower]
 
 	// arenas is replaced as a whole, under ring.mu, so that pins can be summed
 	// without a lock.
@@ -83,21 +88,31 @@ const shardCount = 64
 //
 // If the predecessor may still run, or objects are to be opened again by OpenID, set Options.Hold.
 func Open(mem []byte, o Options) (*Store, error) {
-	g, err := plan(uint64(len(mem)))
+	s, g, err := view(mem)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{mem: mem, base: unsafe.Pointer(unsafe.SliceData(mem)), opts: o}
-	if uintptr(s.base)%pageSize != 0 {
-		return nil, fmt.Errorf("cache: open mapping: not aligned to %d bytes", pageSize)
-	}
-	s.super = (*superblock)(s.base)
+	s.opts = o
 	if !s.super.matches(g) {
 		s.format(g)
 	}
 	s.attach(g)
 	s.adopt()
 	return s, nil
+}
+
+// view is a store of which nothing has been looked at yet.
+func view(mem []byte) (*Store, geometry, error) {
+	g, err := plan(uint64(len(mem)))
+	if err != nil {
+		return nil, g, err
+	}
+	s := &Store{mem: mem, base: unsafe.Pointer(unsafe.SliceData(mem))}
+	if uintptr(s.base)%pageSize != 0 {
+		return nil, g, fmt.Errorf("cache: open mapping: not aligned to %d bytes", pageSize)
+	}
+	s.super = (*superblock)(s.base)
+	return s, g, nil
 }
 
 // geometry is what follows from the size of the mapping alone.
@@ -184,6 +199,10 @@ func (s *Store) attach(g geometry) {
 	}
 	s.opts.MaxAlternates = min(s.opts.MaxAlternates, 12)
 	s.hold.Store(s.opts.Hold)
+	if s.opts.Seed != [2]uint64{} && s.opts.Seed != s.super.keySeed() {
+		s.super.otherSeed = s.opts.Seed
+	}
+	s.keySeed = s.super.keySeed()
 	s.ring.spare = -1
 	first := []*Arena{s.newArena()}
 	s.arenas.Store(&first)

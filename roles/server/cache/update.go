@@ -32,6 +32,7 @@ func (a *Arena) Update(o *Object, meta *Meta, head []byte) (Object, error) {
 		return Object{}, ErrSuperseded
 	}
 	s.super.updated.Add(1)
+	s.tellPublished(n)
 	return n, nil
 }
 

@@ -247,6 +247,7 @@ func (w *Writer) Publish() (Object, error) {
 	s.super.published.Add(1)
 	o := a.again(l, h)
 	w.state.Store(uint32(Published))
+	s.tellPublished(o)
 	return o, nil
 }
 

@@ -1,0 +1,124 @@
+package cache
+
+// A Lower is the tier below a store: it keeps what is published here, and what it kept comes back by
+// Writer.PublishLoaded. Its methods are called by whoever changes the store, a loop usually, and must
+// not block.
+type Lower interface {
+	// Published says that id, pinned for the time of the call, is the stored response for its key and
+	// vary block from now on.
+	Published(k Key, vary []byte, id ID)
+	// Removed says that nothing stored under k may be served any more. Remove calls it twice, before it
+	// removes anything and after: so what the tier below puts back up, having seen it there before the first call, is
+	// removed with the rest, and what it has read here before the second call it can refuse.
+	Removed(k Key)
+}
+
+// SetLower puts a tier below the store; nil takes it away.
+func (s *Store) SetLower(l Lower) {
+	if l == nil {
+		s.lower.Store(nil)
+		return
+	}
+	s.lower.Store(&l)
+}
+
+func (s *Store) tellPublished(o Object) {
+	if l := s.lower.Load(); l != nil {
+		(*l).Published(o.hdr.key, o.hdr.varyBlock(), o.ID())
+	}
+}
+
+func (s *Store) tellRemoved(k Key) {
+	if l := s.lower.Load(); l != nil {
+		(*l).Removed(k)
+	}
+}
+
+// SeedOf returns the seed of the keys in a mapping that was formatted by this version; false for any
+// other. Nothing is changed.
+func SeedOf(mem []byte) (seed [2]uint64, ok bool) {
+	s, g, err := view(mem)
+	if err != nil || !s.super.matches(g) {
+		return seed, false
+	}
+	return s.super.keySeed(), true
+}
+
+// keySeed is what URIs are hashed with: the seed that the store was formatted with, unless a later Open
+// brought another.
+func (b *superblock) keySeed() [2]uint64 {
+	if b.otherSeed != [2]uint64{} {
+		return b.otherSeed
+	}
+	return b.seed
+}
+
+// OpenStored opens an object as long as it is the stored response for its key and vary
+// block: not when it was replaced, removed or evicted.
+func (s *Store) OpenStored(id ID) (Object, bool) {
+	o, ok := s.common().open(location(id))
+	if ok && !s.indexed(o.hdr.key, o.loc) {
+		o.Release()
+		return Object{}, false
+	}
+	return o, ok
+}
+
+// Has tells whether an object with this vary block is stored under k. It does not count as a hit.
+func (s *Store) Has(k Key, vary []byte) bool {
+	o, ok := s.Find(k, vary)
+	o.Release()
+	return ok
+}
+
+// Find opens the object that is stored under k with this very vary block. It does not count as a hit.
+func (s *Store) Find(k Key, vary []byte) (Object, bool) {
+	a, set, tag := s.common(), s.set(k), k.tag()
+	for i := range set.tags {
+		if set.tags[i].Load() != tag {
+			continue
+		}
+		o, ok := a.open(location(set.locs[i].Load()))
+		if ok && o.hdr.key == k && string(o.Vary()) == string(vary) {
+			return o, true
+		}
+		o.Release()
+	}
+	return Object{}, false
+}
+
+// PublishLoaded is Publish for what comes from the tier below: it gives way to any response with the same
+// vary block, and to a removal. still is asked, while nobody can publish under the key, whether the
+// tier below still has it. False: nothing was published, Abort it.
+func (w *Writer) PublishLoaded(still func() bool) (bool, error) {
+	a, h, l := w.arena, w.obj.hdr, w.obj.loc
+	s := a.store
+	if h.declared >= 0 && w.size != h.declared {
+		return false, ErrIncomplete
+	}
+	if s.Fenced() {
+		return false, ErrFenced
+	}
+	w.trim()
+	s.complete(l, h, w.size)
+	h.flags.Or(flagOnDisk)
+	if !a.publishLoaded(l, h, still) {
+		return false, nil
+	}
+	w.state.Store(uint32(Published))
+	return true, nil
+}
+
+func (a *Arena) publishLoaded(l location, h *objectHeader, still func() bool) bool {
+	s := a.store
+	mu := s.shard(h.key)
+	mu.Lock()
+	defer mu.Unlock()
+	set := s.set(h.key)
+	v := a.survey(set, h.key, h.varyBlock())
+	if v.same >= 0 || !still() {
+		return false
+	}
+	s.takeWay(set, &v, h.key.tag(), l)
+	return true
+}
