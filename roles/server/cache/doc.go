@@ -35,6 +35,12 @@
 //     a dead process left half done. Unfinished fills are garbage that nothing leads to,
 //     unless their ID was kept, by which Resume goes on with them.
 //
+// # Parts
+//
+// What has only some of a representation's bytes lies under a key of its own (Key.Parts), is found by AppendParts,
+// and put together with what came later by Assemble, which copies no more than a few small
+// fragments.
+//
 // # Eviction, and what it may cost
 //
 // When an arena opens a segment, the next victim is prepared: its objects that were hit since

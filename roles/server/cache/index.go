@@ -44,7 +44,7 @@ func (s *Store) discount(l location) {
 }
 
 // publish makes the record at l, pinned by the caller, findable. It replaces the alternate with the same
-// vary block in one store; otherwise it takes a way: an empty or dead one, the key's oldest
+// vary block, or part of it with the same first byte, in one store; otherwise it takes a way: an empty or dead one, the key's oldest
 // alternate when there are too many, or the oldest of the set. With only set, nothing but that location
 // is replaced, and false says that it was not there.
 func (a *Arena) publish(l location, h *objectHeader, only location) bool {
@@ -56,7 +56,7 @@ func (a *Arena) publish(l location, h *objectHeader, only location) bool {
 	if only != 0 {
 		return s.swap(set, only, l)
 	}
-	v := a.survey(set, h.key, h.varyBlock())
+	v := a.survey(set, h)
 	switch {
 	case v.same >= 0:
 		old := location(set.locs[v.same].Load())
@@ -113,7 +113,8 @@ type survey struct {
 	alternates              int
 }
 
-func (a *Arena) survey(set *indexSet, k Key, vary []byte) survey {
+func (a *Arena) survey(set *indexSet, h *objectHeader) survey {
+	k := h.key
 	v := survey{same: -1, free: -1, oldest: -1, oldestAlternate: -1}
 	oldest, oldestAlternate := ^uint64(0), ^uint64(0)
 	for i := range set.locs {
@@ -133,7 +134,7 @@ func (a *Arena) survey(set *indexSet, k Key, vary []byte) survey {
 		if age < oldestAlternate {
 			v.oldestAlternate, oldestAlternate = i, age
 		}
-		if a.hasVary(l, vary) {
+		if a.sameAs(l, h) {
 			v.same = i
 		}
 	}
@@ -153,17 +154,21 @@ func (a *Arena) hasKey(l location, k Key) bool {
 	return a.store.header(l).key == k
 }
 
-func (a *Arena) hasVary(l location, vary []byte) bool {
+// sameAs tells whether h is to take the place of what is at l.
+func (a *Arena) sameAs(l location, h *objectHeader) bool {
 	if !a.pinServing(l) {
 		return false
 	}
 	defer a.unpin(l)
-	return bytes.Equal(a.store.header(l).varyBlock(), vary)
+	old := a.store.header(l)
+	return old.meta.RangeFrom == h.meta.RangeFrom && bytes.Equal(old.varyBlock(), h.varyBlock())
 }
 
-// Remove makes every alternate of k unfindable and returns how many there were. Who
+// Remove makes every alternate of k, and every part of one, unfindable and returns how many there were. Who
 // has one pinned goes on reading it.
-func (s *Store) Remove(k Key) int {
+func (s *Store) Remove(k Key) int { return s.removeKey(k) + s.RemoveParts(k) }
+
+func (s *Store) removeKey(k Key) int {
 	if s.Fenced() {
 		return 0
 	}

@@ -22,7 +22,11 @@ func (s *Store) SetLower(l Lower) {
 	s.lower.Store(&l)
 }
 
+// tellPublished tells of whole responses only: parts are kept here and nowhere else.
 func (s *Store) tellPublished(o Object) {
+	if o.hdr.meta.RangeTotal != 0 {
+		return
+	}
 	if l := s.lower.Load(); l != nil {
 		(*l).Published(o.hdr.key, o.hdr.varyBlock(), o.ID())
 	}
@@ -115,7 +119,7 @@ func (a *Arena) publishLoaded(l location, h *objectHeader, still func() bool) bo
 	mu.Lock()
 	defer mu.Unlock()
 	set := s.set(h.key)
-	v := a.survey(set, h.key, h.varyBlock())
+	v := a.survey(set, h)
 	if v.same >= 0 || !still() {
 		return false
 	}

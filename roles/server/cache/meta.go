@@ -22,7 +22,11 @@ type Meta struct {
 	Status uint16
 	_      uint16
 
-	_ [4]uint64 // zero; room for what later rules compute
+	// Of a part of a representation (see Key.Parts): number of its first byte in the
+	// representation, and how many that has. RangeTotal 0: the body is the whole.
+	RangeFrom, RangeTotal int64
+
+	_ [2]uint64 // zero; room for what later rules compute
 }
 
 // Flags are yes-or-no facts about a stored response.
