@@ -2,6 +2,8 @@ package server
 
 import (
 	"encoding/json"
+	"reflect"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,9 +32,46 @@ func rules(c *config.Config) []remap.Spec {
 	}
 	var rs []remap.Spec
 	for _, m := range c.Map {
-		rs = append(rs, remap.Spec{Prefix: m.Prefix, Origin: m.Origin})
+		rs = append(rs, remap.Spec{Type: m.Type, Prefix: m.Prefix, Origin: m.Origin, Policy: policy(&m.RuleOptions)})
 	}
 	return rs
+}
+
+// policy is what a rule wants otherwise; nil if it wants nothing.
+func policy(o *config.RuleOptions) *remap.Policy {
+	p := &remap.Policy{
+		Cache: toggle(o.Cache), TTL: o.TTL, DefaultTTL: o.DefaultTTL, Heuristic: toggle(o.Heuristic),
+		IgnoreClientNoCache: o.IgnoreClientNoCache, IgnoreQuery: o.IgnoreQuery,
+		MaxObject: o.MaxObjectSize, StoreCookies: toggle(o.StoreCookies),
+		StaleIfError: window(o.StaleIfError), StaleWhileRevalidate: window(o.StaleWhileRevalidate),
+		ConnectTimeout: o.ConnectTimeout, ResponseTimeout: o.ResponseTimeout,
+		PreserveHost: toggle(o.PreserveHost), Allow: o.Allow,
+	}
+	if reflect.ValueOf(*p).IsZero() {
+		return nil
+	}
+	return p
+}
+
+func toggle(on *bool) remap.Toggle {
+	switch {
+	case on == nil:
+		return remap.Unset
+	case *on:
+		return remap.On
+	}
+	return remap.Off
+}
+
+// window is a time of a rule, of which 0 means never.
+func window(d *time.Duration) time.Duration {
+	switch {
+	case d == nil:
+		return 0
+	case *d == 0:
+		return remap.Never
+	}
+	return *d
 }
 
 // reload takes a new configuration over on all loops. Requests under way go on

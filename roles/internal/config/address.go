@@ -82,20 +82,11 @@ func overlap(a, b string) bool {
 	return ia.IsUnspecified() || ib.IsUnspecified()
 }
 
-// A Mapping sends what begins with Prefix to Origin. Both are canonical.
-type Mapping struct {
-	Prefix string `json:"prefix"` // "/path", "http://host/path" or "http://host:port/path"
-	Origin string `json:"origin"` // "http://host[:port][/path]", "group:NAME[/path]" or "builtin:"
-}
-
 // Builtin is the origin that the server answers itself.
 const Builtin = "builtin:"
 
 // Group begins the name of an origin that is a group of Config.Origins.
 const Group = "group:"
-
-// String is the form of the command line, PREFIX=ORIGIN.
-func (m Mapping) String() string { return m.Prefix + "=" + m.Origin }
 
 // A Rule is a Mapping taken apart.
 type Rule struct {
@@ -156,30 +147,6 @@ func (t target) String() string {
 		h += ":" + strconv.Itoa(t.port)
 	}
 	return "http://" + h + t.path
-}
-
-func parseMapping(e element) (Mapping, []Problem) {
-	var ps []Problem
-	if !e.pair {
-		e.text, e.origin = splitMapping(e.text)
-		e.originAt = e.at
-	}
-	p, err := parsePrefix(e.text)
-	if err != nil {
-		ps = append(ps, Problem{place: e.at, Msg: err.Error()})
-	}
-	o, err := parseOrigin(e.origin)
-	if err != nil {
-		ps = append(ps, Problem{place: e.originAt, Msg: err.Error()})
-	}
-	if ps != nil {
-		return Mapping{}, ps
-	}
-	m := Mapping{Prefix: p.String(), Origin: o.String()}
-	if o.host == "" && o.group == "" {
-		m.Origin = Builtin
-	}
-	return m, nil
 }
 
 // splitMapping divides PREFIX=ORIGIN. A path may hold a "=", so the one before an origin's scheme is preferred.

@@ -92,11 +92,12 @@ func (l *loader) crossListen() {
 func (l *loader) crossMap() {
 	first := map[string]int{}
 	for i, m := range l.cfg.Map {
-		if j, dup := first[m.Prefix]; dup {
+		id := m.identity()
+		if j, dup := first[id]; dup {
 			l.report(l.where("map", i), "map has the prefix %s twice (entries %d and %d)", clip(m.Prefix), j+1, i+1)
 			continue
 		}
-		first[m.Prefix] = i
+		first[id] = i
 	}
 }
 
@@ -108,6 +109,9 @@ func (l *loader) where(setting string, i int) place {
 	return place{name: setting, from: l.cfg.SourceOf(setting).From}
 }
 
+// maxPAC is the largest proxy autoconfiguration file, in bytes.
+const maxPAC = 1 << 20
+
 func checkPAC(path string) error {
 	st, err := os.Stat(path)
 	switch {
@@ -115,8 +119,8 @@ func checkPAC(path string) error {
 		return err
 	case !st.Mode().IsRegular():
 		return errors.New("not a regular file: " + path)
-	case st.Size() > MaxFile:
-		return fmt.Errorf("larger than %d bytes: %s", MaxFile, path)
+	case st.Size() > maxPAC:
+		return fmt.Errorf("larger than %d bytes: %s", maxPAC, path)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -31,6 +32,7 @@ type Config struct {
 	Origin      Origin      `json:"origin"`
 	Resolver    Resolver    `json:"resolver"`
 	Proxy       Proxy       `json:"proxy"`
+	Forward     Forward     `json:"forward"`
 	Log         Log         `json:"log"`
 
 	Sources map[string]Source `json:"sources"` // by setting name; a setting that is absent has its default
@@ -160,9 +162,18 @@ type Resolver struct {
 	MaxTTL time.Duration `json:"max_ttl"`
 }
 
-// Proxy is how the proxy names itself in messages.
+// Proxy is what the proxy says of itself and of its clients in messages.
 type Proxy struct {
-	ViaName string `json:"via_name"` // a token (RFC 9110 §7.6.3, pseudonym)
+	ViaName      string `json:"via_name"`      // a token (RFC 9110 §7.6.3, pseudonym)
+	PreserveHost bool   `json:"preserve_host"` // origins see the client's Host
+}
+
+// Forward is the proxy for hosts that no rule is for (RFC 9112 §3.2.2) and for CONNECT.
+type Forward struct {
+	Allow        []netip.Prefix `json:"allow"` // clients; empty: nobody
+	To           []netip.Prefix `json:"to"`    // addresses beside the public ones
+	Ports        []Ports        `json:"ports"`
+	ConnectPorts []Ports        `json:"connect_ports"`
 }
 
 // Log is what is written and how.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -65,6 +66,10 @@ func sample(p any) reflect.Value {
 		return reflect.ValueOf([]OriginGroup{{Name: "x"}})
 	case *string:
 		return reflect.ValueOf("x")
+	case *[]netip.Prefix:
+		return reflect.ValueOf([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")})
+	case *[]Ports:
+		return reflect.ValueOf([]Ports{{First: 80, Last: 80}})
 	case *bool:
 		return reflect.ValueOf(true)
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 )
 
@@ -63,6 +64,13 @@ func Describe(w io.Writer, names ...string) error {
 			fmt.Fprintf(b, "    values:   %s\n", l)
 		}
 		fmt.Fprintf(b, "    default:  %s\n    changed:  %s\n    variable: %s\n", s.defaultText(), s.reloadText(), s.EnvName())
+		if s.Kind == Mappings {
+			b.WriteString("    keys of an entry, beside prefix and origin (of redirects and reverse maps: to):\n")
+			for i := range ruleKeys {
+				k := &ruleKeys[i]
+				fmt.Fprintf(b, "      %-24s%s: %s\n", k.Name, k.kindText(), k.Help)
+			}
+		}
 	}
 	return b.Flush()
 }
@@ -120,7 +128,26 @@ func Markdown(w io.Writer) error {
 		fmt.Fprintf(b, "| `%s` | %s | `%s` | %s | %s | %s |\n", s.Name, s.typeText(), s.defaultText(), s.limits(), s.reloadText(),
 			strings.ReplaceAll(s.Help, "|", `\|`))
 	}
+	ruleReference(b)
 	return b.Flush()
+}
+
+// ruleReference writes the keys of a rule as a table of the reference page.
+func ruleReference(b io.Writer) {
+	fmt.Fprintf(b, "\n## Keys of a rule of `map:`\n\nBeside `prefix` and `origin`; redirects and reverse maps have `to` in place of `origin`.\n\n"+
+		"| key | type | of | meaning |\n|---|---|---|---|\n")
+	for i := range ruleKeys {
+		k := &ruleKeys[i]
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", k.Name, strings.ReplaceAll(k.kindText(), "|", `\|`), strings.Join(k.of, ", "), k.Help)
+	}
+}
+
+// kindText is the kind with the values it accepts.
+func (k *ruleKey) kindText() string {
+	if k.Kind == Choice {
+		return "one of " + strings.Join(k.Choices, ", ")
+	}
+	return k.Kind.String()
 }
 
 // Effective writes every value of c with where it came from; this is `config show --effective`. The result is a valid
@@ -148,9 +175,14 @@ func (c *Config) Effective(w io.Writer) error {
 func (s *Setting) effective(b *bufio.Writer, c *Config, indent, leaf string) {
 	from := c.SourceOf(s.Name)
 	switch p := s.field(c).(type) {
-	case *[]string:
+	case *[]string, *[]netip.Prefix, *[]Ports:
+		list := s.list(c)
+		if len(list) == 0 {
+			fmt.Fprintf(b, "%s%s: [] # %s\n", indent, leaf, from)
+			return
+		}
 		fmt.Fprintf(b, "%s%s: # %s\n", indent, leaf, from)
-		for _, a := range *p {
+		for _, a := range list {
 			fmt.Fprintf(b, "%s  - %q\n", indent, a)
 		}
 	case *[]Mapping:
@@ -160,7 +192,7 @@ func (s *Setting) effective(b *bufio.Writer, c *Config, indent, leaf string) {
 		}
 		fmt.Fprintf(b, "%s%s: # %s\n", indent, leaf, from)
 		for _, m := range *p {
-			fmt.Fprintf(b, "%s  - {prefix: %q, origin: %q}\n", indent, m.Prefix, m.Origin)
+			fmt.Fprintf(b, "%s  - %s\n", indent, m.flow())
 		}
 	case *[]OriginGroup:
 		if len(*p) == 0 {

@@ -24,7 +24,7 @@ func (l *loader) environment(env []string) {
 		}
 		at := place{name: s.EnvName(), from: FromEnv}
 		es := []element{{text: value, at: at}}
-		if s.Kind == Addresses || s.Kind == Mappings {
+		if s.Kind.list() || s.Kind == Mappings {
 			es = nil
 			for _, t := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' }) {
 				es = append(es, element{text: t, at: at})

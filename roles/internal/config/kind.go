@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -29,10 +30,17 @@ const (
 	Mappings                 // a list of {prefix, origin}
 	Switch                   // true or false
 	Groups                   // a list of {name, servers, …}
+	Networks                 // a list of networks
+	PortRanges               // a list of ports and ranges of them
+	Expression               // a regular expression (RE2)
 )
 
 var kindNames = [...]string{"count", "size", "duration", "choice", "token", "path", "address or off",
-	"list of addresses", "list of {prefix, origin}", "switch", "list of {name, servers, policy, retry_status, health}"}
+	"list of addresses", "list of {prefix, origin, …}", "switch", "list of {name, servers, policy, retry_status, health}",
+	"list of networks", "list of ports", "regular expression"}
+
+// list reports whether a value of the kind is a list of scalars.
+func (k Kind) list() bool { return k == Addresses || k == Networks || k == PortRanges }
 
 // String is the kind's name as the reference prints it.
 func (k Kind) String() string { return kindNames[k] }
@@ -46,6 +54,8 @@ type element struct {
 	origin   string
 	originAt place
 	node     *yaml.Node // of a group that stands in the file
+	target   string     // the key of origin: "origin" or "to"; "": whichever is right
+	options  []option   // the other keys of a Mapping
 }
 
 func texts(list ...string) []element {
@@ -58,8 +68,11 @@ func texts(list ...string) []element {
 
 // defaults gives the default as elements.
 func (s *Setting) defaults() []element {
-	if s.Default == "" && (s.Kind == Addresses || s.Kind == Mappings || s.Kind == Groups) {
+	switch {
+	case s.Default == "" && (s.Kind.list() || s.Kind == Mappings || s.Kind == Groups):
 		return nil
+	case s.Kind.list():
+		return texts(strings.Split(s.Default, ",")...)
 	}
 	return texts(s.Default)
 }
@@ -73,6 +86,10 @@ func (s *Setting) assign(c *Config, es []element) []Problem {
 		return s.assignMappings(p, es)
 	case *[]OriginGroup:
 		return s.assignGroups(p, es)
+	case *[]netip.Prefix:
+		return assignList(s, p, es, ParseNetwork)
+	case *[]Ports:
+		return assignList(s, p, es, parsePorts)
 	default:
 		if len(es) != 1 {
 			return []Problem{{Msg: "must be one value, not a list"}}
@@ -205,6 +222,8 @@ func (s *Setting) word(text string) (string, error) {
 			return "", errors.New("must not contain a NUL")
 		}
 		return text, nil
+	case Expression:
+		return text, nil // checked with the rule it belongs to
 	case AddressOrOff:
 		if text == Off {
 			return Off, nil
@@ -348,6 +367,14 @@ func (s *Setting) list(c *Config) []string {
 		return []string{*p}
 	case *[]string:
 		return *p
+	case *[]netip.Prefix:
+		return formatNetworks(*p)
+	case *[]Ports:
+		var out []string
+		for _, r := range *p {
+			out = append(out, r.String())
+		}
+		return out
 	case *[]Mapping:
 		var out []string
 		for _, m := range *p {
@@ -369,7 +396,7 @@ func (s *Setting) elements(c *Config) []element {
 	if p, ok := s.field(c).(*[]Mapping); ok {
 		var es []element
 		for _, m := range *p {
-			es = append(es, element{text: m.Prefix, pair: true, origin: m.Origin})
+			es = append(es, element{text: m.Prefix, pair: true, origin: m.Origin, options: m.options()})
 		}
 		return es
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // MaxFile is the largest configuration file that is read, in bytes.
-const MaxFile = 1 << 20
+const MaxFile = 8 << 20
 
 // Overrides is what the command line says. Zero values say nothing.
 type Overrides struct {

@@ -114,7 +114,7 @@ func TestFileProblemsHaveAPosition(t *testing.T) {
 		{"hello\n", `trafficd.yaml:1:1: the file must be keys and values, not the text "hello"`},
 		{"map: {/: x}\n", `trafficd.yaml:1:6: map: must be a list of {prefix, origin}, not keys and values`},
 		{"map: [x]\n", `trafficd.yaml:1:7: an entry of map must be keys and values, not the text "x"`},
-		{"map:\n  - prefix: /\n", `trafficd.yaml:2:5: map: entry needs both prefix and origin`},
+		{"map:\n  - prefix: /\n", `trafficd.yaml:2:5: map: entry needs both prefix and origin (or to, of a redirect)`},
 		{"listen: {a: b}\n", `trafficd.yaml:1:9: listen: must be IP:PORT or a list of them, not keys and values`},
 		{"log: {level: yes}\n", `trafficd.yaml:1:14: log.level: must be one of trace, debug, info, warn, error`},
 		{"proxy: {via_name: true}\n", `trafficd.yaml:1:19: proxy.via_name: must be text (put a number in quotes), not a yes or no`},
@@ -269,7 +269,7 @@ func TestFileThatCannotBeRead(t *testing.T) {
 		dir:                        ": not a regular file",
 		fifo:                       ": not a regular file",
 		"/dev/zero":                ": not a regular file",
-		big:                        ": is larger than 1048576 bytes",
+		big:                        ": is larger than 8388608 bytes",
 	} {
 		_, err := Load(Sources{Flags: Overrides{Config: path}})
 		if err == nil || err.Error() != path+want || exitcode.Of(err) != exitcode.Config {

@@ -18,7 +18,7 @@ type Setting struct {
 	Reloadable bool     // false: needs a new process
 	Help       string   // one line
 
-	field func(*Config) any // pointer to the field; *bool, *int, *int64, *time.Duration, *string, *[]string, *[]Mapping, *[]OriginGroup
+	field func(*Config) any // pointer to the field; *bool, *int, *int64, *time.Duration, *string, *[]string, *[]Mapping, *[]netip.Prefix, *[]Ports, *[]OriginGroup
 }
 
 // Settings returns a copy of the table, in the order of the reference.
@@ -39,7 +39,7 @@ var table = []Setting{
 		Help:  "addresses that clients connect to",
 		field: func(c *Config) any { return &c.Listen }},
 	{Name: "map", Kind: Mappings, Max: 100_000, Reloadable: true,
-		Help:  "what is fetched from where: a list of {prefix, origin}; none: the built-in page at /",
+		Help:  "what is fetched from where: a list of {prefix, origin, …}, see rules below; none: the built-in page at /",
 		field: func(c *Config) any { return &c.Map }},
 	{Name: "origins", Kind: Groups, Max: 1000, Reloadable: true,
 		Help:  "groups of servers that rules name as group:NAME: a list of {name, servers, policy, retry_status, health}",
@@ -215,6 +215,22 @@ var table = []Setting{
 	{Name: "proxy.via_name", Kind: Token, Default: "trafficd", Max: 64, Reloadable: true,
 		Help:  "name of this proxy in Via fields",
 		field: func(c *Config) any { return &c.Proxy.ViaName }},
+	{Name: "proxy.preserve_host", Kind: Switch, Default: "true", Reloadable: true,
+		Help:  "origins see the Host that the client asked for; false: their own name",
+		field: func(c *Config) any { return &c.Proxy.PreserveHost }},
+
+	{Name: "forward.allow", Kind: Networks, Max: 1000, Reloadable: true,
+		Help:  "clients that may use this proxy for hosts that no rule is for, and for CONNECT; none: nobody may, not even from loopback",
+		field: func(c *Config) any { return &c.Forward.Allow }},
+	{Name: "forward.to", Kind: Networks, Max: 1000, Reloadable: true,
+		Help:  "addresses that are not public (loopback, private, link-local) and yet may be asked for so",
+		field: func(c *Config) any { return &c.Forward.To }},
+	{Name: "forward.ports", Kind: PortRanges, Default: "80,443,1025-65535", Max: 100, Reloadable: true,
+		Help:  "ports of the hosts that may be asked for so",
+		field: func(c *Config) any { return &c.Forward.Ports }},
+	{Name: "forward.connect_ports", Kind: PortRanges, Default: "443", Max: 100, Reloadable: true,
+		Help:  "ports that CONNECT may open a tunnel to",
+		field: func(c *Config) any { return &c.Forward.ConnectPorts }},
 
 	{Name: "log.level", Kind: Choice, Choices: []string{"trace", "debug", "info", "warn", "error"}, Default: "info", Reloadable: true,
 		Help:  "least severe events that are logged",

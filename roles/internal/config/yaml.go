@@ -167,7 +167,7 @@ func (y *yamlReader) mapping(n *yaml.Node, what, here string, f func(key, value 
 	}
 	valid := keys(here)
 	if here == "map" {
-		valid = []string{"prefix", "origin"}
+		valid = entryKeys()
 	}
 	seen := map[string]int{}
 	for i := 0; i+1 < len(m.Content); i += 2 {
@@ -195,7 +195,7 @@ func (y *yamlReader) setting(s *Setting, n *yaml.Node) {
 		es, ok = []element{{node: v, at: y.at(v)}}, true
 	case s.Kind == Mappings:
 		es, ok = y.mappings(s, v)
-	case s.Kind == Addresses && v.Kind == yaml.SequenceNode:
+	case s.Kind.list() && v.Kind == yaml.SequenceNode:
 		es, ok = y.scalars(s, v)
 	default:
 		var e element
@@ -233,6 +233,9 @@ var wanted = map[Kind]struct {
 	Addresses:    {[]string{"!!str", "!!int"}, "IP:PORT or a list of them"},
 	Mappings:     {[]string{"!!str"}, "text"},
 	Switch:       {[]string{"!!bool"}, "true or false"},
+	Networks:     {[]string{"!!str"}, "a network such as 10.0.0.0/8 or a list of them"},
+	Expression:   {[]string{"!!str"}, "a regular expression"},
+	PortRanges:   {[]string{"!!int", "!!str"}, "a port, a range such as 1025-65535, or a list of them"},
 }
 
 func (y *yamlReader) scalar(s *Setting, n *yaml.Node) (element, bool) {
@@ -245,7 +248,7 @@ func (y *yamlReader) scalar(s *Setting, n *yaml.Node) (element, bool) {
 	return element{text: v.Value, at: y.at(n)}, true
 }
 
-// mappings reads a list of {prefix, origin}.
+// mappings reads a list of rules.
 func (y *yamlReader) mappings(s *Setting, list *yaml.Node) (es []element, ok bool) {
 	if list.Kind != yaml.SequenceNode {
 		y.report(y.at(list), "%s: must be a list of {prefix, origin}, not %s", s.Name, kindOf(list))
@@ -257,23 +260,41 @@ func (y *yamlReader) mappings(s *Setting, list *yaml.Node) (es []element, ok boo
 		e := element{pair: true}
 		both := 0
 		y.mapping(item, "an entry of map", "map", func(key, value *yaml.Node) {
+			if k := lookupRuleKey(key.Value); k != nil {
+				o, fine := y.option(k, value)
+				ok = ok && fine
+				e.options = append(e.options, o)
+				return
+			}
 			v, fine := y.scalar(s, value)
 			ok = ok && fine
 			both++
 			if key.Value == "prefix" {
 				e.text, e.at = v.text, v.at
 			} else {
-				e.origin, e.originAt = v.text, v.at
+				e.origin, e.originAt, e.target = v.text, v.at, key.Value
 			}
 		})
 		if both != 2 && len(y.problems) == before {
-			y.report(y.at(item), "%s: entry needs both prefix and origin", s.Name)
+			y.report(y.at(item), "%s: entry needs both prefix and origin (or to, of a redirect)", s.Name)
 		}
 		ok = ok && len(y.problems) == before
 		es = append(es, e)
 		before = len(y.problems)
 	}
 	return es, ok
+}
+
+// option reads the value of a key of a rule.
+func (y *yamlReader) option(k *ruleKey, n *yaml.Node) (o option, ok bool) {
+	o = option{key: k, at: y.at(n)}
+	if v := deref(n); k.Kind.list() && v.Kind == yaml.SequenceNode {
+		o.values, ok = y.scalars(&k.Setting, v)
+		return o, ok
+	}
+	e, ok := y.scalar(&k.Setting, n)
+	o.values = []element{e}
+	return o, ok
 }
 
 // deref follows an alias. An alias of an alias cannot be written.

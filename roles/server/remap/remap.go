@@ -28,6 +28,7 @@ type Origin struct {
 
 // A Spec is a rule as the configuration says it: a prefix and its origin.
 type Spec struct {
+	Type   string  // "": a map
 	Prefix string  // `/path` or `http://host[:port]/path`
 	Origin string  // `http://host[:port][/path]`, `group:NAME[/path]` or Builtin
 	Policy *Policy // nil: as for all
@@ -73,6 +74,9 @@ func New(rules []Spec) (*Table, error) {
 	t := &Table{hosts: map[string]*paths{}, any: newPaths()}
 	origins := map[string]*Origin{}
 	for _, r := range rules {
+		if r.Type != "" {
+			return nil, fmt.Errorf("%s %s: there are no such rules", r.Type, r.Prefix)
+		}
 		o := origins[r.Origin]
 		if o == nil {
 			var err error
