@@ -119,7 +119,11 @@ func (f *fetch) forget() {
 
 // Object names the stored response that the reply's body comes from; 0: it does not.
 func (t *Transaction) Object() cache.ID {
-	if _, stored := t.reply.Body.(*storedBody); stored {
+	body := t.reply.Body
+	if m, ok := body.(*multipart); ok {
+		body = m.body
+	}
+	if _, stored := body.(*storedBody); stored {
 		return t.obj.ID()
 	}
 	return 0
@@ -310,6 +314,7 @@ func (t *Transaction) ResumeReply(e *Env, c Client, req *http1.Request, head []b
 			f.ledBy(t)
 		}
 	}
+	t.resumeRanges(released)
 	t.ready = true
 	t.state = answering
 	return true

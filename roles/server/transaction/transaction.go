@@ -104,6 +104,7 @@ type Transaction struct {
 	ready bool
 	reply Reply
 	local Memory
+	multi *multipart // the reply's body, if it is several ranges
 	extra [128]byte
 	lines []byte // of a reply that are not a stored head as it stands
 	text  []byte
