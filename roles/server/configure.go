@@ -9,6 +9,7 @@ import (
 
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/exitcode"
+	"trafficd/roles/server/freshness"
 	"trafficd/roles/server/remap"
 	"trafficd/roles/server/transaction"
 )
@@ -19,7 +20,13 @@ func (s *Server) use(c *config.Config) error {
 	if err != nil {
 		return exitcode.With(exitcode.Config, err)
 	}
-	s.settings.Store(&transaction.Settings{Remap: table, Via: c.Proxy.ViaName})
+	s.settings.Store(&transaction.Settings{
+		Remap: table, Via: c.Proxy.ViaName,
+		Freshness: freshness.Rules{
+			StoreCookies: c.Cache.StoreCookies, HeuristicMax: int64(c.Cache.HeuristicMax),
+			NegativeTTL: int64(c.Cache.NegativeTTL), StaleIfError: int64(c.Cache.StaleIfError),
+		},
+	})
 	s.config.Store(c)
 	return nil
 }

@@ -109,6 +109,12 @@ type Upgrade struct {
 type Cache struct {
 	Size          int64 `json:"size"`            // 0: no cache
 	MaxObjectSize int64 `json:"max_object_size"` // 0: a quarter of Size
+
+	StoreCookies bool          `json:"store_cookies"`  // false: what has Set-Cookie only if it is public
+	HeuristicMax time.Duration `json:"heuristic_max"`  // 0: no lifetime is guessed
+	NegativeTTL  time.Duration `json:"negative_ttl"`   // 0: none
+	StaleIfError time.Duration `json:"stale_if_error"` // 0: only if the response says so
+	StatusHeader bool          `json:"status_header"`  // Cache-Status (RFC 9211)
 }
 
 // MaxObject is the largest body stored, in bytes, with the default worked out.

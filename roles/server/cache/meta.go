@@ -34,10 +34,11 @@ type Flags uint32
 
 // The flags. They say what the response allows, not what a request asked.
 const (
-	MustRevalidate Flags = 1 << iota // never serve it stale (must-revalidate, proxy-revalidate, s-maxage)
-	NoCache                          // never serve it without validation (no-cache)
-	Heuristic                        // its lifetime was guessed (RFC 9111 §4.2.2)
-	HasValidator                     // it has an ETag or a Last-Modified
-	HeadOnly                         // it has no body of its own by rule (204, 304 …), not a Content-Length: 0
-	WeakETag                         // its ETag is weak
+	MustRevalidate   Flags = 1 << iota // never serve it stale (must-revalidate, proxy-revalidate, s-maxage)
+	NoCache                            // never serve it without validation (no-cache)
+	Heuristic                          // its lifetime was guessed (RFC 9111 §4.2.2)
+	HasValidator                       // it has an ETag or a Last-Modified
+	HeadOnly                           // it has no body of its own by rule (204, 304 …), not a Content-Length: 0
+	WeakETag                           // its ETag is weak
+	SaysStaleIfError                   // StaleIfError is what was decided for it, also if that is not at all
 )

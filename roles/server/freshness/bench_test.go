@@ -6,7 +6,7 @@ import "testing"
 func BenchmarkHit(b *testing.B) {
 	m, head := kept(b, "Cache-Control: max-age=60", `ETag: "a"`, "Vary: Accept-Encoding")
 	q, qh := request(b, "GET", "User-Agent: x", "Accept: */*", "Accept-Encoding: gzip, br")
-	s := &Selection{q, qh}
+	s := &Selection{Request: q, Head: qh}
 	vary := []byte("accept-encoding:gzip, br\n")
 	b.ReportAllocs()
 	for b.Loop() {

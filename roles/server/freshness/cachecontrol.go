@@ -5,12 +5,18 @@ import (
 	"trafficd/roles/server/http1"
 )
 
-// Control is what the Cache-Control fields of one message say (RFC 9111 §5.2).
-// Durations are seconds, at most header.MaxDelta; Absent means that the directive
-// is not there.
+// Control is what the Cache-Control fields of one message say (RFC 9111 §5.2), or
+// a targeted field in their place (RFC 9213). Durations are seconds, at most
+// header.MaxDelta; Absent means that the directive is not there.
 type Control struct {
 	NoStore, NoCache, NoTransform, OnlyIfCached bool
 	Private, Public                             bool
+	// NoCacheFields and PrivateFields: the directive names fields, and holds for these alone
+	// (§5.2.2.4, §5.2.2.7). Which they are, Exchange.named reads again.
+	NoCacheFields, PrivateFields bool
+	// Targeted: CDN-Cache-Control said it. Cache-Control and Expires then say
+	// nothing (RFC 9213 §2.2).
+	Targeted bool
 	// MustRevalidate stands for proxy-revalidate too: this cache is shared.
 	MustRevalidate, MustUnderstand bool
 	// AnyStale: max-stale without a value (§5.2.1.2).
@@ -37,6 +43,9 @@ func newControl() Control {
 // there is no Cache-Control (§5.4).
 func ParseRequest(r *http1.Request, head []byte) Control {
 	c := parseControl(&r.FieldSet, head)
+	if c.NoCacheFields { // names mean nothing in a request
+		c.NoCache = true
+	}
 	if r.Has(header.Pragma) && !r.Has(header.CacheControl) {
 		for i := range r.Fields {
 			if f := &r.Fields[i]; f.ID == header.Pragma && header.HasToken(f.Value.In(head), "no-cache") {
@@ -47,8 +56,19 @@ func ParseRequest(r *http1.Request, head []byte) Control {
 	return c
 }
 
-// ParseResponse reads the Cache-Control of a response. Its Pragma means nothing (§5.4).
+// IgnoreReload makes a client's wish for what is fresher than fresh unheard.
+func (c *Control) IgnoreReload() {
+	c.NoCache, c.Malformed, c.MaxAge, c.MinFresh = false, false, Absent, Absent
+}
+
+// ParseResponse reads the CDN-Cache-Control of a response, or its Cache-Control where
+// there is none that can be read. Its Pragma means nothing (§5.4).
 func ParseResponse(r *http1.Response, head []byte) Control {
+	if r.Has(header.CDNCacheControl) {
+		if c, ok := parseTargeted(&r.FieldSet, head); ok {
+			return c
+		}
+	}
 	return parseControl(&r.FieldSet, head)
 }
 
@@ -78,10 +98,10 @@ func (c *Control) directive(id header.Directive, d *header.DirectiveCursor) {
 	switch id {
 	case header.NoStore:
 		c.NoStore = true
-	case header.NoCache: // also with field names: the package's doc says why
-		c.NoCache = true
+	case header.NoCache:
+		qualified(&c.NoCache, &c.NoCacheFields, d.HasValue, d.Value)
 	case header.Private:
-		c.Private = true
+		qualified(&c.Private, &c.PrivateFields, d.HasValue, d.Value)
 	case header.Public:
 		c.Public = true
 	case header.NoTransform:
@@ -101,7 +121,15 @@ func (c *Control) directive(id header.Directive, d *header.DirectiveCursor) {
 // another value, the strictest meaning is taken: §4.2.1 lets a cache consider the response
 // stale, and encourages to.
 func (c *Control) duration(id header.Directive, d *header.DirectiveCursor) {
+	if id == header.MaxStale && !d.HasValue {
+		c.AnyStale = true
+		return
+	}
 	n, ok := header.ParseDelta(d.Value)
+	c.seconds(id, n, ok)
+}
+
+func (c *Control) seconds(id header.Directive, n int64, ok bool) {
 	switch id {
 	case header.MaxAge:
 		settle(&c.MaxAge, n, ok, 0)
@@ -114,10 +142,6 @@ func (c *Control) duration(id header.Directive, d *header.DirectiveCursor) {
 	case header.MinFresh:
 		settle(&c.MinFresh, n, ok, header.MaxDelta)
 	case header.MaxStale:
-		if !d.HasValue {
-			c.AnyStale = true
-			return
-		}
 		settle(&c.MaxStale, n, ok, 0)
 	}
 }
@@ -127,4 +151,28 @@ func settle(field *int64, n int64, ok bool, strictest int64) {
 		n = strictest
 	}
 	*field = n
+}
+
+// qualified takes a directive that may name fields. One whose names cannot be read
+// holds for the whole response.
+func qualified(whole, fields *bool, hasValue bool, names []byte) {
+	if hasValue && isNames(names) {
+		*fields = true
+		return
+	}
+	*whole = true
+}
+
+// isNames reports whether b is a list of one field name or more. A backslash in it is
+// no part of a name.
+func isNames(b []byte) bool {
+	l := header.Members(b)
+	n := 0
+	for m, ok := l.Next(); ok; m, ok = l.Next() {
+		if !header.IsToken(m) {
+			return false
+		}
+		n++
+	}
+	return n > 0
 }

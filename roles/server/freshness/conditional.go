@@ -14,19 +14,28 @@ const hasETag cache.Flags = 1 << 31
 // malformed or there twice, and a Last-Modified that cannot be read, are none.
 func (x *Exchange) validators(m *cache.Meta) {
 	r := x.Response
-	if tag := r.Value(x.ResponseHead, header.ETag); !r.Repeated(header.ETag) && header.ValidETag(tag) {
+	if tag := r.Value(x.ResponseHead, header.ETag); !r.Repeated(header.ETag) && header.ValidETag(tag) && !x.named(eTag) {
 		m.Flags |= cache.HasValidator | hasETag
 		if header.WeakETag(tag) {
 			m.Flags |= cache.WeakETag
 		}
 	}
-	if v := r.Value(x.ResponseHead, header.LastModified); v != nil && !r.Repeated(header.LastModified) {
-		t, ok := header.ParseDate(v, floorSeconds(x.ResponseTime))
-		if ok && t > 0 && t < 4*header.MaxDelta {
-			m.Flags |= cache.HasValidator
-			m.LastModified = t * second
-		}
+	if t, ok := x.lastModified(); ok {
+		m.Flags |= cache.HasValidator
+		m.LastModified = t
 	}
+}
+
+var eTag = []byte(header.ETag.String())
+
+// lastModified is the Last-Modified of the response.
+func (x *Exchange) lastModified() (ns int64, ok bool) {
+	r := x.Response
+	if !r.Has(header.LastModified) || r.Repeated(header.LastModified) {
+		return 0, false
+	}
+	t, ok := header.ParseDate(r.Value(x.ResponseHead, header.LastModified), floorSeconds(x.ResponseTime))
+	return t * second, ok && t > 0 && t < 4*header.MaxDelta
 }
 
 // ETag returns the entity tag of a stored response, nil if it has none. head is its head block.

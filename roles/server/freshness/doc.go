@@ -13,13 +13,17 @@
 //   - When in doubt, do not store; when in doubt, it is stale. A response whose
 //     Cache-Control has anything in it that is no directive is not stored; a duration
 //     that cannot be read, or contradicts another, is zero.
-//   - Only explicit freshness counts (s-maxage, max-age, Expires). A guess (§4.2.2) would
-//     come in where explicitLifetime says that there is none.
-//   - private="field" counts as private and no-cache="field" as no-cache: the whole
-//     response is protected instead of one field.
-//   - The cache is a shared one. A response with Set-Cookie is stored only if it is
-//     marked public.
-//   - A 206 is never stored, nor is the answer to anything but a GET.
+//   - A CDN-Cache-Control that can be read takes the place of Cache-Control and Expires
+//     (RFC 9213); one that cannot does not exist.
+//   - What says how long it is fresh is stored whatever its status, but for those that §3 or
+//     their own specification exclude. Of the rest a lifetime is guessed if there is a Last-Modified and the status allows it
+//     (§4.2.2); what the operator decides where the RFC leaves a choice are the Rules.
+//   - private="field" and no-cache="field" keep the field out of what is stored, and nothing else.
+//   - The cache is a shared one. A response with Set-Cookie is stored only if it says itself how long others may have it (§7.3).
+//   - Stale is served to who asked for it, within the windows of RFC 5861, and in place of an answer that cannot
+//     be had. Never what must be validated: must-revalidate, proxy-revalidate, s-maxage, no-cache.
+//   - A 206 is never stored, nor is the answer to anything but a GET, or a POST that
+//     says that it is what a GET would bring (RFC 9110 §9.3.3).
 //
 // # The head block
 //
@@ -27,10 +31,12 @@
 // order and spelling of the origin. It has no hop-by-hop field, none nominated by
 // Connection, no Age, no Content-Length: those belong to the message and are written
 // by whoever delivers it. So a hit copies the block as it stands. A Date is added where there was none.
+// What private or no-cache name is left out: whoever delivers the response to the one client that asked for it takes the
+// lines from the origin (Exchange.Partial).
 //
 // # Storing a response
 //
-//	x := freshness.Exchange{Request: req, RequestHead: reqHead, Response: resp, ResponseHead: respHead, RequestTime: sent, ResponseTime: got}
+//	x := freshness.Exchange{Request: req, RequestHead: reqHead, Response: resp, ResponseHead: respHead, RequestTime: sent, ResponseTime: got, Rules: rules}
 //	meta, why := x.Judge()
 //	if why == freshness.Storable {
 //		head := x.AppendHead(buf, &meta)

@@ -41,10 +41,13 @@ func lines(fields []string) string {
 	return strings.Join(fields, "\r\n") + "\r\n"
 }
 
+// usual are the rules that an operator has who decides nothing.
+var usual = Rules{StoreCookies: true, HeuristicMax: 86400 * second, StaleIfError: 86400 * second}
+
 // exchange builds one from two lists of field lines.
 func exchange(t testing.TB, method string, req []string, status string, resp []string) *Exchange {
 	t.Helper()
-	x := &Exchange{RequestTime: noon, ResponseTime: noon}
+	x := &Exchange{RequestTime: noon, ResponseTime: noon, Rules: usual}
 	x.Request, x.RequestHead = request(t, method, req...)
 	x.Response, x.ResponseHead = response(t, status, resp...)
 	return x

@@ -31,13 +31,27 @@ func TestRFC9111Section3Storable(t *testing.T) {
 		{"max-age=0 with validator", "GET", none, "200", []string{"Cache-Control: max-age=0", "Last-Modified: " + noonDate}, Storable},
 		{"max-age=0", "GET", none, "200", []string{"Cache-Control: max-age=0"}, NotReusable},
 		{"old on arrival", "GET", none, "200", []string{fresh, "Age: 60"}, NotReusable},
-		{"HEAD", "HEAD", none, "200", []string{fresh}, NotGet},
-		{"POST", "POST", none, "200", []string{fresh}, NotGet},
-		{"GET with content", "GET", []string{"Content-Length: 1"}, "200", []string{fresh}, NotGet},
+		{"HEAD", "HEAD", none, "200", []string{fresh}, MethodNotCacheable},
+		{"POST", "POST", none, "200", []string{fresh}, MethodNotCacheable},
+		{"RFC 9110 9.3.3 POST", "POST", none, "200", []string{fresh, "Content-Location: /a"}, Storable},
+		{"RFC 9110 9.3.3 POST, whole URI", "POST", none, "200", []string{fresh, "Content-Location: http://example.org/a"}, Storable},
+		{"RFC 9110 9.3.3 POST with content", "POST", []string{"Content-Length: 1"}, "201", []string{fresh, "Content-Location: /a"}, Storable},
+		{"RFC 9110 9.3.3 POST, other URI", "POST", none, "200", []string{fresh, "Content-Location: /b"}, MethodNotCacheable},
+		{"RFC 9110 9.3.3 POST, other query", "POST", none, "200", []string{fresh, "Content-Location: /a?"}, MethodNotCacheable},
+		{"RFC 9110 9.3.3 POST, other host", "POST", none, "200", []string{fresh, "Content-Location: http://example.com/a"}, MethodNotCacheable},
+		{"RFC 9110 9.3.3 POST, nothing explicit", "POST", none, "200", []string{"Last-Modified: Sun, 06 Nov 1994 07:49:37 GMT", "Content-Location: /a"}, MethodNotCacheable},
+		{"RFC 9110 9.3.3 POST, error", "POST", none, "404", []string{fresh, "Content-Location: /a"}, MethodNotCacheable},
+		{"RFC 9110 9.3.4 PUT", "PUT", none, "200", []string{fresh, "Content-Location: /a"}, MethodNotCacheable},
+		{"GET with content", "GET", []string{"Content-Length: 1"}, "200", []string{fresh}, MethodNotCacheable},
 		{"206", "GET", []string{"Range: bytes=0-1"}, "206", []string{fresh}, StatusNotCacheable},
 		{"304", "GET", none, "304", []string{fresh}, StatusNotCacheable},
-		{"500", "GET", none, "500", []string{fresh}, StatusNotCacheable},
-		{"unregistered status", "GET", none, "299", []string{fresh}, StatusNotCacheable},
+		{"500", "GET", none, "500", []string{fresh}, Storable},
+		{"503", "GET", none, "503", none, NoLifetime},
+		{"unregistered status", "GET", none, "299", []string{fresh}, Storable},
+		{"599", "GET", none, "599", []string{fresh}, Storable},
+		{"303", "GET", none, "303", []string{fresh}, Storable},
+		{"412 is about the request", "GET", none, "412", []string{fresh}, StatusNotCacheable},
+		{"RFC 6585 429", "GET", none, "429", []string{fresh}, StatusNotCacheable},
 		{"302 explicit", "GET", none, "302", []string{fresh}, Storable},
 		{"302", "GET", none, "302", none, NoLifetime},
 		{"404", "GET", none, "404", []string{fresh}, Storable},
@@ -46,16 +60,23 @@ func TestRFC9111Section3Storable(t *testing.T) {
 		{"no-store on a line of its own", "GET", none, "200", []string{fresh, "Cache-Control: No-Store"}, ResponseNoStore},
 		{"5.2.2.3 must-understand", "GET", none, "200", []string{"Cache-Control: no-store, must-understand, max-age=60"}, Storable},
 		{"5.2.2.3 status not understood", "GET", none, "299", []string{"Cache-Control: no-store, must-understand, max-age=60"}, StatusNotCacheable},
+		{"5.2.2.3 without no-store", "GET", none, "599", []string{"Cache-Control: must-understand, max-age=60"}, StatusNotCacheable},
 		{"private", "GET", none, "200", []string{"Cache-Control: private, max-age=60"}, ResponsePrivate},
-		{"private with a field", "GET", none, "200", []string{`Cache-Control: max-age=60, private="Set-Cookie"`}, ResponsePrivate},
+		{"5.2.2.7 private with a field", "GET", none, "200", []string{`Cache-Control: max-age=60, private="Set-Cookie"`}, Storable},
+		{"5.2.2.7 private with a token", "GET", none, "200", []string{`Cache-Control: max-age=60, private=Set-Cookie`}, Storable},
+		{"5.2.2.7 private with no name", "GET", none, "200", []string{`Cache-Control: max-age=60, private=""`}, ResponsePrivate},
+		{"5.2.2.7 private with what is no name", "GET", none, "200", []string{`Cache-Control: max-age=60, private="a b"`}, ResponsePrivate},
+		{"5.2.2.7 private with and without", "GET", none, "200", []string{`Cache-Control: max-age=60, private="a", private`}, ResponsePrivate},
 		{"malformed", "GET", none, "200", []string{"Cache-Control: private; max-age=60", `ETag: "a"`}, ControlMalformed},
 		{"3.5 Authorization", "GET", []string{"Authorization: x"}, "200", []string{fresh}, Authorized},
 		{"3.5 public", "GET", []string{"Authorization: x"}, "200", []string{fresh + ", public"}, Storable},
 		{"3.5 must-revalidate", "GET", []string{"Authorization: x"}, "200", []string{fresh + ", must-revalidate"}, Storable},
 		{"3.5 s-maxage", "GET", []string{"Authorization: x"}, "200", []string{"Cache-Control: s-maxage=60"}, Storable},
-		{"7.3 Set-Cookie", "GET", none, "200", []string{fresh, "Set-Cookie: a=b"}, HasCookie},
-		{"7.3 Set-Cookie s-maxage", "GET", none, "200", []string{"Cache-Control: s-maxage=60", "Set-Cookie: a=b"}, HasCookie},
-		{"7.3 Set-Cookie public", "GET", none, "200", []string{fresh + ", public", "Set-Cookie: a=b"}, Storable},
+		{"7.3 Set-Cookie", "GET", none, "200", []string{fresh, "Set-Cookie: a=b"}, Storable},
+		{"7.3 Set-Cookie Expires", "GET", none, "200", []string{"Expires: Sun, 06 Nov 1994 09:49:37 GMT", "Set-Cookie: a=b"}, Storable},
+		{"7.3 Set-Cookie, nothing explicit", "GET", none, "200", []string{"Last-Modified: Sun, 06 Nov 1994 07:49:37 GMT", "Set-Cookie: a=b"}, HasCookie},
+		{"7.3 Set-Cookie public", "GET", none, "200", []string{"Cache-Control: public", "Last-Modified: Sun, 06 Nov 1994 07:49:37 GMT", "Set-Cookie: a=b"}, Storable},
+		{"7.3 Set-Cookie private", "GET", none, "200", []string{fresh + ", private", "Set-Cookie: a=b"}, ResponsePrivate},
 		{"4.1 Vary *", "GET", none, "200", []string{fresh, "Vary: *"}, VaryAny},
 		{"4.1 Vary among others *", "GET", none, "200", []string{fresh, "Vary: Accept", "Vary: x, *"}, VaryAny},
 		{"4.1 Vary malformed", "GET", none, "200", []string{fresh, "Vary: a b"}, VaryAny},
@@ -64,6 +85,192 @@ func TestRFC9111Section3Storable(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			if _, got := exchange(t, c.method, c.req, c.status, c.resp).Judge(); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// cache.store_cookies: false.
+func TestCookiesAreStoredOnlyIfPublic(t *testing.T) {
+	for _, c := range []struct {
+		control string
+		want    Reason
+	}{
+		{"max-age=60", HasCookie}, {"s-maxage=60", HasCookie}, {"max-age=60, public", Storable}, {`max-age=60, private="set-cookie"`, Storable},
+	} {
+		x := exchange(t, "GET", nil, "200", []string{"Cache-Control: " + c.control, "Set-Cookie: a=b"})
+		x.Rules.StoreCookies = false
+		if _, got := x.Judge(); got != c.want {
+			t.Errorf("%s: got %q, want %q", c.control, got, c.want)
+		}
+	}
+}
+
+// Last-Modified is a hundred seconds before the Date unless it says otherwise: a tenth of that are ten.
+func TestRFC9111Section4_2_2Heuristic(t *testing.T) {
+	const changed = "Last-Modified: Sun, 06 Nov 1994 08:47:57 GMT"
+	for _, c := range []struct {
+		name   string
+		status string
+		fields []string
+		want   int64 // seconds; 0: not stored
+	}{
+		{"a tenth", "200", []string{changed}, 10},
+		{"Date counts, not now", "200", []string{changed, "Date: Sun, 06 Nov 1994 08:48:57 GMT", "Age: 1"}, 6},
+		{"no Last-Modified", "200", nil, 0},
+		{"Last-Modified invalid", "200", []string{"Last-Modified: x"}, 0},
+		{"Last-Modified twice", "200", []string{changed, changed}, 0},
+		{"changed just now", "200", []string{"Last-Modified: " + noonDate}, 0},
+		{"changed tomorrow", "200", []string{"Last-Modified: Mon, 07 Nov 1994 08:49:37 GMT"}, 0},
+		{"at most a day", "200", []string{"Last-Modified: Sun, 06 Nov 1984 08:49:37 GMT"}, 86400},
+		{"explicit wins", "200", []string{changed, "Cache-Control: max-age=3"}, 3},
+		{"Expires wins", "200", []string{changed, "Expires: Sun, 06 Nov 1994 08:49:38 GMT"}, 1},
+		{"Pragma", "200", []string{changed, "Pragma: no-cache"}, 0},
+		{"Pragma of another kind", "200", []string{changed, "Pragma: x"}, 10},
+		{"201", "201", []string{changed}, 0},
+		{"203", "203", []string{changed}, 10},
+		{"204", "204", []string{changed}, 10},
+		{"302", "302", []string{changed}, 0},
+		{"302 public", "302", []string{changed, "Cache-Control: public"}, 10},
+		{"403", "403", []string{changed}, 0},
+		{"404", "404", []string{changed}, 10},
+		{"501", "501", []string{changed}, 10},
+		{"503", "503", []string{changed}, 0},
+		{"599 public", "599", []string{changed, "Cache-Control: public"}, 10},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, why := exchange(t, "GET", nil, c.status, c.fields).Judge()
+			if (why == Storable) != (c.want > 0) {
+				t.Fatalf("it is %v", why)
+			}
+			if c.want > 0 && m.Lifetime != c.want*second {
+				t.Errorf("got %d s, want %d s", m.Lifetime/second, c.want)
+			}
+			if guessed := m.Flags&cache.Heuristic != 0; c.want > 3 && !guessed {
+				t.Error("it is not marked as guessed")
+			}
+		})
+	}
+	x := exchange(t, "GET", nil, "200", []string{changed})
+	x.Rules.HeuristicMax = 0
+	if _, why := x.Judge(); why != NoLifetime {
+		t.Errorf("switched off: %v", why)
+	}
+}
+
+// What the operator decides where the response says nothing, or whatever it says.
+func TestRules(t *testing.T) {
+	const minute, hour = 60 * second, 3600 * second
+	for _, c := range []struct {
+		name     string
+		rules    Rules
+		status   string
+		fields   []string
+		lifetime int64
+		want     Reason
+	}{
+		{"no negative caching", Rules{}, "404", nil, 0, NoLifetime},
+		{"404", Rules{NegativeTTL: minute}, "404", nil, minute, Storable},
+		{"410", Rules{NegativeTTL: minute}, "410", nil, minute, Storable},
+		{"503", Rules{NegativeTTL: minute}, "503", nil, minute, Storable},
+		{"403 is no absence", Rules{NegativeTTL: minute}, "403", nil, 0, NoLifetime},
+		{"200", Rules{NegativeTTL: minute}, "200", nil, 0, NoLifetime},
+		{"404 that says how long", Rules{NegativeTTL: minute}, "404", []string{"Cache-Control: max-age=5"}, 5 * second, Storable},
+		{"404 that must not be stored", Rules{NegativeTTL: minute}, "404", []string{"Cache-Control: no-store"}, minute, ResponseNoStore},
+		{"negative before guessed", Rules{NegativeTTL: minute, HeuristicMax: hour}, "404", []string{"Last-Modified: Sun, 06 Nov 1984 08:49:37 GMT"}, minute, Storable},
+		{"404 with a cookie", Rules{NegativeTTL: minute, StoreCookies: true}, "404", []string{"Set-Cookie: a=b"}, minute, HasCookie},
+		{"default", Rules{DefaultTTL: minute}, "200", nil, minute, Storable},
+		{"guessed before default", Rules{DefaultTTL: minute, HeuristicMax: 5 * second}, "200", []string{"Last-Modified: Sun, 06 Nov 1984 08:49:37 GMT"}, 5 * second, Storable},
+		{"whatever it says", Rules{TTL: minute}, "200", []string{"Cache-Control: max-age=5"}, minute, Storable},
+		{"but not against its will", Rules{TTL: minute}, "200", []string{"Cache-Control: no-store"}, minute, ResponseNoStore},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := exchange(t, "GET", nil, c.status, c.fields)
+			x.Rules = c.rules
+			m, why := x.Judge()
+			if why != c.want || m.Lifetime != c.lifetime {
+				t.Errorf("got %v, %d s; want %v, %d s", why, m.Lifetime/second, c.want, c.lifetime/second)
+			}
+		})
+	}
+}
+
+func TestRFC9213TargetedField(t *testing.T) {
+	const long, hour = "Cache-Control: max-age=10000", "Expires: Sun, 06 Nov 1994 09:49:37 GMT"
+	for _, c := range []struct {
+		name   string
+		fields []string
+		want   Reason
+		age    int64 // seconds of lifetime
+	}{
+		{"alone", []string{"CDN-Cache-Control: max-age=60"}, Storable, 60},
+		{"greater than 2^31", []string{"CDN-Cache-Control: max-age=99999999999"}, Storable, header.MaxDelta},
+		{"wins over Cache-Control", []string{long, "CDN-Cache-Control: max-age=60"}, Storable, 60},
+		{"wins over no-store", []string{"Cache-Control: no-store", "CDN-Cache-Control: max-age=60"}, Storable, 60},
+		{"wins over private", []string{"Cache-Control: private", "CDN-Cache-Control: max-age=60"}, Storable, 60},
+		{"wins over malformed", []string{"Cache-Control: @", "CDN-Cache-Control: max-age=60"}, Storable, 60},
+		{"wins over Expires", []string{hour, "CDN-Cache-Control: max-age=60"}, Storable, 60},
+		{"wins over Expires without a lifetime", []string{hour, "CDN-Cache-Control: foo"}, NoLifetime, 0},
+		{"max-age=0", []string{hour, "CDN-Cache-Control: max-age=0"}, NotReusable, 0},
+		{"no-store", []string{long, "CDN-Cache-Control: no-store"}, ResponseNoStore, 0},
+		{"private", []string{long, "CDN-Cache-Control: private"}, ResponsePrivate, 0},
+		{"no-cache", []string{long, "CDN-Cache-Control: no-cache"}, NotReusable, 0},
+		{"no-store that is not", []string{long, "CDN-Cache-Control: no-store=?0, max-age=60"}, Storable, 60},
+		{"two lines", []string{"CDN-Cache-Control: max-age=60", "CDN-Cache-Control: no-store"}, ResponseNoStore, 60},
+		{"extension", []string{`CDN-Cache-Control: foobar="x";y, max-age=60;z`}, Storable, 60},
+		{"private with a field", []string{`CDN-Cache-Control: private="a", max-age=60`}, Storable, 60},
+		{"no-store of no known type", []string{"Cache-Control: max-age=5", "CDN-Cache-Control: no-store=1, max-age=60"}, Storable, 5},
+		{"empty", []string{"Cache-Control: max-age=5", "CDN-Cache-Control:"}, Storable, 5},
+		{"no dictionary", []string{"Cache-Control: max-age=5", "CDN-Cache-Control: max-age=60, &&&"}, Storable, 5},
+		{"capitals are no key", []string{"Cache-Control: max-age=5", "CDN-Cache-Control: MAX-AGE=60"}, Storable, 5},
+		{"blank before =", []string{"Cache-Control: max-age=5", "CDN-Cache-Control: max-age =60"}, Storable, 5},
+		{"blank after =", []string{"Cache-Control: max-age=5", "CDN-Cache-Control: max-age= 60"}, Storable, 5},
+		{"a string for a number", []string{"Cache-Control: no-store", `CDN-Cache-Control: max-age="60"`}, ResponseNoStore, 0},
+		{"a number below zero", []string{"Cache-Control: max-age=5", "CDN-Cache-Control: max-age=-1"}, NotReusable, 0},
+		{"not for this kind of cache", []string{"Cache-Control: max-age=5", "Surrogate-Control: max-age=60", "Foo-Cache-Control: max-age=70"}, Storable, 5},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, why := exchange(t, "GET", nil, "200", c.fields).Judge()
+			if why != c.want || m.Lifetime != c.age*second {
+				t.Errorf("got %v, %d s; want %v, %d s", why, m.Lifetime/second, c.want, c.age)
+			}
+		})
+	}
+	if _, head := kept(t, "CDN-Cache-Control: max-age=60"); !strings.Contains(string(head), "CDN-Cache-Control: max-age=60") {
+		t.Errorf("RFC 9213 3.1: it is not forwarded: %q", head)
+	}
+}
+
+func TestRFC9111Section5_2_2FieldsOfNoCacheAndPrivate(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		control []string
+		want    string // of the fields A, B and ETag
+	}{
+		{"private", []string{`Cache-Control: max-age=60, private="a"`}, "B: 2\r\nETag: \"x\"\r\n"},
+		{"no-cache", []string{`Cache-Control: max-age=60, no-cache="A"`}, "B: 2\r\nETag: \"x\"\r\n"},
+		{"both, on two lines", []string{`Cache-Control: no-cache="a , etag"`, `Cache-Control: max-age=60, private="B"`}, ""},
+		{"targeted", []string{`Cache-Control: private="b"`, `CDN-Cache-Control: max-age=60, no-cache="a"`}, "B: 2\r\nETag: \"x\"\r\n"},
+		{"of another directive", []string{`Cache-Control: max-age=60, foo="a"`}, "A: 1\r\nB: 2\r\nETag: \"x\"\r\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := exchange(t, "GET", nil, "200", append([]string{"A: 1", "B: 2", `ETag: "x"`}, c.control...))
+			m, why := x.Judge()
+			if why != Storable {
+				t.Fatalf("it is %v", why)
+			}
+			head := x.AppendHead(nil, &m)
+			got, _, _ := strings.Cut(string(head), "Cache-Control")
+			got = strings.TrimSuffix(got, "CDN-")
+			if got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+			if x.Partial() != (len(c.want) < len("A: 1\r\nB: 2\r\nETag: \"x\"\r\n")) {
+				t.Errorf("partial: %v", x.Partial())
+			}
+			tagged := strings.Contains(c.want, "ETag")
+			if (ETag(&m, head) != nil) != tagged || (m.Flags&cache.HasValidator != 0) != tagged {
+				t.Errorf("its tag is %q, flags %b", ETag(&m, head), m.Flags)
 			}
 		})
 	}
@@ -175,6 +382,18 @@ func TestRFC9111Section4Decide(t *testing.T) {
 		{"5.2.1.7 only-if-cached hit", []string{"Cache-Control: max-age=60"}, []string{"Cache-Control: only-if-cached"}, 1, Fresh},
 		{"5.2.1.7 only-if-cached stale", []string{"Cache-Control: max-age=60", etag}, []string{"Cache-Control: only-if-cached"}, 61, OnlyIfCachedMiss},
 		{"malformed request", []string{"Cache-Control: max-age=60", etag}, []string{"Cache-Control: @"}, 1, Stale},
+		{"RFC 5861 3 fresh", []string{"Cache-Control: max-age=60, stale-while-revalidate=30"}, nil, 59, Fresh},
+		{"RFC 5861 3 window", []string{"Cache-Control: max-age=60, stale-while-revalidate=30"}, nil, 60, Revalidate},
+		{"RFC 5861 3 its end", []string{"Cache-Control: max-age=60, stale-while-revalidate=30"}, nil, 90, Revalidate},
+		{"RFC 5861 3 beyond", []string{"Cache-Control: max-age=60, stale-while-revalidate=30", etag}, nil, 91, Stale},
+		{"RFC 5861 3 never fresh", []string{"Cache-Control: max-age=0, stale-while-revalidate=30"}, nil, 5, Revalidate},
+		{"RFC 5861 3 must-revalidate", []string{"Cache-Control: max-age=60, must-revalidate, stale-while-revalidate=30", etag}, nil, 61, Stale},
+		{"RFC 5861 3 s-maxage", []string{"Cache-Control: s-maxage=60, stale-while-revalidate=30", etag}, nil, 61, Stale},
+		{"RFC 5861 3 no-cache", []string{"Cache-Control: no-cache, max-age=60, stale-while-revalidate=30", etag}, nil, 61, Stale},
+		{"RFC 5861 3 the client wants it fresh", []string{"Cache-Control: max-age=60, stale-while-revalidate=30", etag}, []string{"Cache-Control: no-cache"}, 61, Stale},
+		{"RFC 5861 3 max-age of the client", []string{"Cache-Control: max-age=60, stale-while-revalidate=30", etag}, []string{"Cache-Control: max-age=60"}, 61, Stale},
+		{"RFC 5861 3 min-fresh of the client", []string{"Cache-Control: max-age=60, stale-while-revalidate=30", etag}, []string{"Cache-Control: min-fresh=0"}, 61, Stale},
+		{"RFC 5861 3 only-if-cached", []string{"Cache-Control: max-age=60, stale-while-revalidate=30", etag}, []string{"Cache-Control: only-if-cached"}, 61, OnlyIfCachedMiss},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m, _ := kept(t, c.stored...)
@@ -192,6 +411,61 @@ func TestRFC9111Section4Decide(t *testing.T) {
 	}
 	if got := Decide(nil, &only, noon); got != OnlyIfCachedMiss {
 		t.Errorf("nothing stored, only-if-cached: got %v", got)
+	}
+}
+
+// What is served when the origin cannot be asked, or answers with an error. Usual are ten minutes.
+func TestRFC5861Section4OnError(t *testing.T) {
+	const etag = `ETag: "a"`
+	for _, c := range []struct {
+		name   string
+		stored []string
+		req    []string
+		at     int64
+		want   bool
+	}{
+		{"said", []string{"Cache-Control: max-age=60, stale-if-error=30"}, nil, 90, true},
+		{"said and over", []string{"Cache-Control: max-age=60, stale-if-error=30"}, nil, 91, false},
+		{"said to be none", []string{"Cache-Control: max-age=60, stale-if-error=0"}, nil, 61, false},
+		{"not said", []string{"Cache-Control: max-age=60"}, nil, 660, true},
+		{"not said and over", []string{"Cache-Control: max-age=60"}, nil, 661, false},
+		{"never fresh", []string{"Cache-Control: max-age=0", etag}, nil, 1, false},
+		{"never fresh, said", []string{"Cache-Control: max-age=0, stale-if-error=30", etag}, nil, 1, true},
+		{"the client says so", []string{"Cache-Control: max-age=0", etag}, []string{"Cache-Control: stale-if-error=30"}, 30, true},
+		{"the client says so, and it is over", []string{"Cache-Control: max-age=0", etag}, []string{"Cache-Control: stale-if-error=30"}, 31, false},
+		{"must-revalidate", []string{"Cache-Control: max-age=60, must-revalidate, stale-if-error=30"}, nil, 61, false},
+		{"proxy-revalidate", []string{"Cache-Control: max-age=60, proxy-revalidate, stale-if-error=30"}, nil, 61, false},
+		{"s-maxage", []string{"Cache-Control: s-maxage=60, stale-if-error=30"}, nil, 61, false},
+		{"no-cache", []string{"Cache-Control: no-cache, stale-if-error=30", etag}, nil, 0, false},
+		{"no-cache of the client", []string{"Cache-Control: max-age=60, stale-if-error=30"}, []string{"Cache-Control: no-cache"}, 0, false},
+		{"max-age of the client", []string{"Cache-Control: max-age=60, stale-if-error=30"}, []string{"Cache-Control: max-age=10"}, 20, false},
+		{"still fresh", []string{"Cache-Control: max-age=60"}, []string{"Cache-Control: min-fresh=50"}, 30, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m, _ := kept(t, c.stored...)
+			q, head := request(t, "GET", c.req...)
+			control := ParseRequest(q, head)
+			if got := OnError(&m, &control, 600*second, noon+c.at*second); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+	m, _ := kept(t, "Cache-Control: max-age=60")
+	nothing := newControl()
+	if OnError(&m, &nothing, 0, noon+61*second) {
+		t.Error("switched off: it is served")
+	}
+}
+
+// What a rule says of serving stale counts more than what the response says.
+func TestOwnWindows(t *testing.T) {
+	x := exchange(t, "GET", nil, "200", []string{"Cache-Control: max-age=60, stale-if-error=30, stale-while-revalidate=30"})
+	for _, c := range []struct{ own, want int64 }{{0, 30 * second}, {90 * second, 90 * second}, {Never, 0}} {
+		x.Rules.OwnStaleIfError, x.Rules.OwnStaleWhileRevalidate = c.own, c.own
+		m, _ := x.Judge()
+		if m.StaleIfError != c.want || m.StaleWhileRevalidate != c.want || m.Flags&cache.SaysStaleIfError == 0 {
+			t.Errorf("own %d: got %d, %d, flags %b", c.own, m.StaleIfError, m.StaleWhileRevalidate, m.Flags)
+		}
 	}
 }
 
@@ -234,6 +508,25 @@ func TestRFC9111Section4_1Vary(t *testing.T) {
 		{"there then absent", []string{"Vary: X-A"}, []string{"X-A: 1"}, "x-a:1\n", nil, false},
 		{"there then absent, known", []string{"Vary: Accept"}, []string{"Accept: a"}, "accept:a\n", nil, false},
 		{"lines joined", []string{"Vary: X-A"}, []string{"X-A: 1", "x-a: 2"}, "x-a:1, 2\n", []string{"X-A: 1, 2"}, true},
+		{"4.1 blanks in a list", []string{"Vary: X-A"}, []string{"X-A: 1,2"}, "x-a:1,2\n", []string{"X-A:  1, 2 "}, true},
+		{"4.1 empty members", []string{"Vary: X-A"}, []string{"X-A: 1,2"}, "x-a:1,2\n", []string{"X-A: 1", "X-A: , 2"}, true},
+		{"4.1 order of a list", []string{"Vary: X-A"}, []string{"X-A: 1,2"}, "x-a:1,2\n", []string{"X-A: 2,1"}, false},
+		{"4.1 a longer list", []string{"Vary: X-A"}, []string{"X-A: 1"}, "x-a:1\n", []string{"X-A: 1, 2"}, false},
+		{"4.1 blanks in quotes", []string{"Vary: X-A"}, []string{`X-A: "1,2"`}, "x-a:\"1,2\"\n", []string{`X-A: "1, 2"`}, false},
+		{"4.1 case of a list", []string{"Vary: X-A"}, []string{"X-A: a"}, "x-a:a\n", []string{"X-A: A"}, false},
+		{"4.1 no list", []string{"Vary: Cookie"}, []string{"Cookie: a=1,2"}, "cookie:a=1,2\n", []string{"Cookie: a=1, 2"}, false},
+		{"4.1 blanks in Accept", []string{"Vary: Accept"}, []string{"Accept: a/b,c/d"}, "accept:a/b,c/d\n", []string{"Accept: a/b, c/d"}, true},
+		{"4.1 order of Accept", []string{"Vary: Accept"}, []string{"Accept: a/b,c/d"}, "accept:a/b,c/d\n", []string{"Accept: c/d,a/b"}, false},
+		{"4.1 order of encodings", []string{"Vary: Accept-Encoding"}, []string{"Accept-Encoding: gzip, br"}, "accept-encoding:gzip, br\n", []string{"Accept-Encoding: BR,gzip"}, true},
+		{"4.1 weights of encodings", []string{"Vary: Accept-Encoding"}, []string{"Accept-Encoding: gzip, br;q=0.5"}, "accept-encoding:gzip, br;q=0.5\n", []string{"Accept-Encoding: br ; Q=0.500", "Accept-Encoding: gzip;q=1.0"}, true},
+		{"4.1 other weights of encodings", []string{"Vary: Accept-Encoding"}, []string{"Accept-Encoding: gzip, br"}, "accept-encoding:gzip, br\n", []string{"Accept-Encoding: gzip, br;q=0.9"}, false},
+		{"4.1 fewer encodings", []string{"Vary: Accept-Encoding"}, []string{"Accept-Encoding: gzip, br"}, "accept-encoding:gzip, br\n", []string{"Accept-Encoding: gzip"}, false},
+		{"4.1 order and case of languages", []string{"Vary: Accept-Language"}, []string{"Accept-Language: en, de"}, "accept-language:en, de\n", []string{"Accept-Language:  De,eN "}, true},
+		{"4.1 what is no weight", []string{"Vary: Accept-Language"}, []string{"Accept-Language: en, de"}, "accept-language:en, de\n", []string{"Accept-Language: de, en;x=1"}, false},
+		{"4.1 the best language", []string{"Vary: Accept-Language", "Content-Language: de"}, []string{"Accept-Language: en, de"}, "accept-language:en, de\x00de\n", []string{"Accept-Language: fr;q=0.5, DE"}, true},
+		{"4.1 one of the best languages", []string{"Vary: Accept-Language", "Content-Language: de"}, []string{"Accept-Language: en, de"}, "accept-language:en, de\x00de\n", []string{"Accept-Language: fr, de"}, false},
+		{"4.1 not the best language", []string{"Vary: Accept-Language", "Content-Language: de"}, []string{"Accept-Language: en, de"}, "accept-language:en, de\x00de\n", []string{"Accept-Language: fr, de;q=0.9"}, false},
+		{"4.1 two languages in one", []string{"Vary: Accept-Language", "Content-Language: de, en"}, []string{"Accept-Language: en, de"}, "accept-language:en, de\n", []string{"Accept-Language: de"}, false},
 		{"lines joined otherwise", []string{"Vary: X-A"}, []string{"X-A: 1, 2"}, "x-a:1, 2\n", []string{"X-A: 1", "X-a: 2"}, true},
 		{"blanks trimmed", []string{"Vary: X-A"}, []string{"X-A:   1  "}, "x-a:1\n", []string{"X-A: 1"}, true},
 		{"sorted and once", []string{"Vary: X-B, accept", "Vary: x-b, X-A"}, []string{"X-B: 2"}, "accept\nx-a\nx-b:2\n", []string{"X-B: 2"}, true},
@@ -245,11 +538,11 @@ func TestRFC9111Section4_1Vary(t *testing.T) {
 			if !ok || string(block) != c.block {
 				t.Fatalf("block %q, %v, want %q", block, ok, c.block)
 			}
-			if s := (&Selection{x.Request, x.RequestHead}); !s.MatchVary(block) {
+			if s := (&Selection{Request: x.Request, Head: x.RequestHead}); !s.MatchVary(block) {
 				t.Error("the request that brought it does not select it")
 			}
 			q, head := request(t, "GET", c.second...)
-			if s := (&Selection{q, head}); s.MatchVary(block) != c.selection {
+			if s := (&Selection{Request: q, Head: head}); s.MatchVary(block) != c.selection {
 				t.Errorf("second request selects it: %v, want %v", !c.selection, c.selection)
 			}
 		})
@@ -347,7 +640,7 @@ func TestRFC9111Section3_2Update(t *testing.T) {
 		t.Fatalf("Apply: %v, %v", why, err)
 	}
 	want := "Content-Type: text/plain\r\nContent-Encoding: gzip\r\nX-Old: 1\r\n" +
-		"Cache-Control: max-age=90\r\nX-Two: 3\r\nX-New: 4\r\nETag: \"a\"\r\nDate: Sun, 06 Nov 1994 08:51:17 GMT\r\n"
+		"Cache-Control: max-age=90\r\nX-Two: 3\r\nX-New: 4\r\nETag: \"a\"\r\nSet-Cookie: a=b\r\nDate: Sun, 06 Nov 1994 08:51:17 GMT\r\n"
 	if string(block) != want {
 		t.Errorf("got  %q\nwant %q", block, want)
 	}
@@ -387,19 +680,43 @@ func TestRFC9111Section4_3_4WhichResponse(t *testing.T) {
 }
 
 func TestRFC9111Section4_3_5Head(t *testing.T) {
-	m, head := kept(t, "Cache-Control: max-age=60", `ETag: "a"`)
+	const changed = "Last-Modified: Sun, 06 Nov 1994 08:47:57 GMT"
+	m, head := kept(t, "Cache-Control: max-age=60", `ETag: "a"`, changed)
 	for _, c := range []struct {
+		status string
 		fields []string
-		want   bool
+		want   Effect
 	}{
-		{[]string{`ETag: "a"`, "Content-Length: 5"}, false},
-		{[]string{`ETag: "b"`}, true},
-		{[]string{"Content-Length: 6"}, true},
-		{nil, false},
+		{"200", []string{`ETag: "a"`, "Content-Length: 5", changed}, Freshens},
+		{"200", []string{`ETag: W/"a"`}, Freshens},
+		{"200", []string{changed}, Freshens},
+		{"200", []string{"Content-Length: 5"}, Freshens},
+		{"200", nil, NoEffect},
+		{"200", []string{`ETag: "b"`, "Content-Length: 5"}, Outdates},
+		{"200", []string{`ETag: "a"`, "Last-Modified: " + noonDate}, Outdates},
+		{"200", []string{`ETag: "a"`, "Content-Length: 6"}, Outdates},
+		{"200", []string{"ETag: a"}, Outdates},
+		{"404", nil, Outdates},
+		{"410", []string{`ETag: "a"`}, Outdates},
+		{"403", nil, NoEffect},
+		{"503", nil, NoEffect},
+		{"301", nil, NoEffect},
+		{"206", []string{`ETag: "a"`}, NoEffect},
+		{"304", []string{`ETag: "b"`}, NoEffect},
 	} {
-		if got := Outdated(exchange(t, "HEAD", nil, "200", c.fields), &m, head, 5); got != c.want {
-			t.Errorf("%q: got %v, want %v", c.fields, got, c.want)
+		if got := HeadEffect(exchange(t, "HEAD", nil, c.status, c.fields), &m, head, 5); got != c.want {
+			t.Errorf("%s %q: %v, want %v", c.status, c.fields, got, c.want)
 		}
+	}
+	// What is not received stays, and the lifetime begins anew.
+	var u Update
+	x := exchange(t, "HEAD", nil, "200", []string{`ETag: "a"`, "Cache-Control: max-age=90", "X-New: 1"})
+	next, block, why, err := u.Apply(x, &m, head)
+	if err != nil || why != Storable || next.Lifetime != 90*second {
+		t.Fatalf("Apply: %v, %v, %d s", err, why, next.Lifetime/second)
+	}
+	if want := changed + "\r\nETag: \"a\"\r\nCache-Control: max-age=90\r\nX-New: 1\r\nDate: " + noonDate + "\r\n"; string(block) != want {
+		t.Errorf("got %q, want %q", block, want)
 	}
 }
 
@@ -437,12 +754,14 @@ func TestHitAllocatesNothing(t *testing.T) {
 	m, head := kept(t, "Cache-Control: max-age=60", `ETag: "a"`, "Vary: Accept-Encoding, X-A")
 	q, qh := request(t, "GET", "Cache-Control: max-age=5", `If-None-Match: "b"`, "X-A: 1")
 	buf := make([]byte, 0, 4096)
-	s := &Selection{q, qh}
+	s := &Selection{Request: q, Head: qh}
+	vary, other := []byte("accept-encoding\nx-a:1\n"), []byte("accept-encoding\nx-a:1,2\n")
 	if avg := testing.AllocsPerRun(100, func() {
 		c := ParseRequest(q, qh)
 		Decide(&m, &c, noon)
 		NotModified(q, qh, &m, head)
-		s.MatchVary([]byte("accept-encoding\nx-a:1\n"))
+		s.MatchVary(vary)
+		s.MatchVary(other)
 		AppendConditions(buf, &m, head)
 		AppendNotModified(buf, head)
 	}); avg != 0 {
@@ -474,6 +793,7 @@ func FuzzCacheControl(f *testing.F) {
 
 func FuzzVary(f *testing.F) {
 	f.Add([]byte("Vary: Accept, X-A\r\n"), []byte("Accept: a\r\nX-A: b\r\n"), []byte("X-A: b\r\n"), []byte("x-a:b\n"))
+	f.Add([]byte("Vary: Accept-Language\r\nContent-Language: de\r\n"), []byte("Accept-Language: en, de\r\n"), []byte("Accept-Language: de;q=1, en;q=0.5\r\n"), []byte("accept-language:en\x00de\n"))
 	f.Add([]byte("Vary: x-a\r\nVary: X-B\r\n"), []byte("X-A: 1\r\nx-a: 2\r\n"), []byte("X-a: 1, 2\r\n"), []byte(""))
 	f.Add([]byte(""), []byte(""), []byte(""), []byte("a\n:\nb:"))
 	f.Fuzz(func(t *testing.T, vary, first, second, block []byte) {
@@ -486,20 +806,27 @@ func FuzzVary(f *testing.F) {
 		if x.Request.Parse(x.RequestHead, nil) != nil || x.Response.Parse(x.ResponseHead, nil) != nil || q.Parse(other, nil) != nil {
 			return
 		}
-		s := Selection{&q, other}
+		s := Selection{Request: &q, Head: other}
 		s.MatchVary(block) // of any bytes
 		mine, ok := x.AppendVary(nil)
 		if !ok {
 			return
 		}
-		if s := (Selection{x.Request, x.RequestHead}); !s.MatchVary(mine) {
+		if s := (Selection{Request: x.Request, Head: x.RequestHead}); !s.MatchVary(mine) {
 			t.Fatalf("block %q does not match its own request %q", mine, x.RequestHead)
 		}
 		y := x
 		y.Request, y.RequestHead = &q, other
 		theirs, ok := y.AppendVary(nil)
-		if ok && s.MatchVary(mine) != bytes.Equal(mine, theirs) {
-			t.Fatalf("blocks %q and %q, match %v", mine, theirs, s.MatchVary(mine))
+		if !ok {
+			return
+		}
+		match := s.MatchVary(mine)
+		if SameAlternate(mine, theirs) != SameAlternate(theirs, mine) || SameAlternate(mine, theirs) && !match || bytes.Equal(mine, theirs) && !SameAlternate(mine, theirs) {
+			t.Fatalf("blocks %q and %q, match %v, same %v", mine, theirs, match, SameAlternate(mine, theirs))
+		}
+		if match && bytes.IndexByte(mine, 0) < 0 && !SameAlternate(mine, theirs) {
+			t.Fatalf("blocks %q and %q match and are not the same", mine, theirs)
 		}
 	})
 }

@@ -15,7 +15,7 @@ func (x *Exchange) explicitLifetime(c *Control, date int64) (ns int64, explicit 
 		return seconds(c.SMaxAge), true
 	case c.MaxAge != Absent:
 		return seconds(c.MaxAge), true
-	case x.Response.Has(header.Expires):
+	case x.Response.Has(header.Expires) && !c.Targeted:
 		return x.expires(date), true
 	case c.NoCache: // says that it may be kept, and is never to be used unasked
 		return 0, true
@@ -49,6 +49,8 @@ type Verdict uint8
 const (
 	// Fresh: serve the stored response as it is, with its Age.
 	Fresh Verdict = iota
+	// Revalidate: serve it, although it is stale, and ask the origin meanwhile (RFC 5861 §3).
+	Revalidate
 	// Stale: ask the origin whether it still holds (AppendConditions), then serve it.
 	Stale
 	// MustFetch: nothing stored helps; send the request on.
@@ -58,16 +60,19 @@ const (
 )
 
 func (v Verdict) String() string {
-	return [...]string{"fresh", "stale", "must fetch", "only-if-cached miss"}[v]
+	return [...]string{"fresh", "revalidate", "stale", "must fetch", "only-if-cached miss"}[v]
 }
 
 // Decide says whether the stored response m may answer a request with the control c at
 // the time now (§4, §4.2.4, §5.2.1); m nil means that nothing is stored. It holds for
 // requests that MayAnswer.
 func Decide(m *cache.Meta, c *Control, now int64) Verdict {
+	if m != nil {
+		if v, ok := reuse(m, c, now); ok {
+			return v
+		}
+	}
 	switch {
-	case m != nil && reusable(m, c, now):
-		return Fresh
 	case c.OnlyIfCached:
 		return OnlyIfCachedMiss
 	case m != nil && m.Flags&cache.HasValidator != 0:
@@ -76,27 +81,64 @@ func Decide(m *cache.Meta, c *Control, now int64) Verdict {
 	return MustFetch
 }
 
-func reusable(m *cache.Meta, c *Control, now int64) bool {
-	if c.NoCache || c.Malformed || m.Flags&cache.NoCache != 0 { // §5.2.1.4, §5.2.2.4
+// reuse decides whether the stored response may be served without asking first.
+func reuse(m *cache.Meta, c *Control, now int64) (v Verdict, ok bool) {
+	if !acceptable(m, c) {
+		return 0, false
+	}
+	age := CurrentAge(m, now)
+	if c.MaxAge != Absent && age > seconds(c.MaxAge) { // §5.2.1.1
+		return 0, false
+	}
+	left := m.Lifetime - age
+	if c.MinFresh != Absent && left < seconds(c.MinFresh) { // §5.2.1.3
+		return 0, false
+	}
+	switch {
+	case left > 0: // §4.2: fresh while freshness_lifetime > current_age
+		return Fresh, true
+	case m.Flags&cache.MustRevalidate != 0: // §4.2.4: prohibited by an explicit directive
+		return 0, false
+	case m.StaleWhileRevalidate > 0 && -left <= m.StaleWhileRevalidate && !c.OnlyIfCached:
+		return Revalidate, true
+	}
+	// §5.2.1.2. Else stale answers are given to those only who asked for them.
+	return Fresh, c.MaxStale == Absent && c.AnyStale || c.MaxStale != Absent && -left <= seconds(c.MaxStale)
+}
+
+// acceptable: neither the response nor the client wants it to be validated in any case
+// (§5.2.1.4, §5.2.2.4).
+func acceptable(m *cache.Meta, c *Control) bool {
+	return !c.NoCache && !c.Malformed && m.Flags&cache.NoCache == 0
+}
+
+// ErrorStatus tells whether a status stands for an error that a stale response may be served in
+// place of (RFC 5861 §4; RFC 9111 §4.3.3 lets a cache act as if the origin had not answered).
+func ErrorStatus(status int) bool {
+	return status == 500 || status == 502 || status == 503 || status == 504
+}
+
+// OnError decides whether m may be served to a request with the control c although the origin could not be asked, or
+// answered with an error (§4.2.4, RFC 5861 §4). usual is for how long what does not say so itself may: not
+// if it was never meant to be fresh, since then its origin wanted to be asked each time.
+func OnError(m *cache.Meta, c *Control, usual, now int64) bool {
+	if !acceptable(m, c) || m.Flags&cache.MustRevalidate != 0 {
 		return false
 	}
 	age := CurrentAge(m, now)
 	if c.MaxAge != Absent && age > seconds(c.MaxAge) { // §5.2.1.1
 		return false
 	}
-	left := m.Lifetime - age
-	if c.MinFresh != Absent && left < seconds(c.MinFresh) { // §5.2.1.3
-		return false
+	window := m.StaleIfError
+	if m.Flags&cache.SaysStaleIfError == 0 && m.Lifetime > 0 {
+		window = usual
 	}
-	if left > 0 { // §4.2: fresh while freshness_lifetime > current_age
-		return true
-	}
-	if m.Flags&cache.MustRevalidate != 0 { // §4.2.4: prohibited by an explicit directive
-		return false
-	}
-	// §5.2.1.2. Stale answers are given to those only who asked for them.
-	return c.MaxStale == Absent && c.AnyStale || c.MaxStale != Absent && -left <= seconds(c.MaxStale)
+	window = max(window, seconds(max(0, c.StaleIfError)))
+	return window > 0 && age-m.Lifetime <= window
 }
+
+// TTL is for how many seconds more the stored response is fresh; below zero, how long it has not been.
+func TTL(m *cache.Meta, now int64) int64 { return floorSeconds(m.Lifetime - CurrentAge(m, now)) }
 
 // Invalidates tells whether the final response to a request makes what is stored for
 // its URI wrong (§4.4): a method that is not known to be safe, and no error.

@@ -1,6 +1,8 @@
 package freshness
 
 import (
+	"bytes"
+
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/header"
 	"trafficd/roles/server/http1"
@@ -14,6 +16,10 @@ type Exchange struct {
 	ResponseHead []byte
 	RequestTime  int64 // when the request was sent to the origin
 	ResponseTime int64 // when the head of the response had arrived
+	Rules        Rules
+
+	control Control // of the response; Judge reads it
+	updates bool    // the response is a stored one with an update merged into it
 }
 
 // A Reason says why a response is not stored.
@@ -22,7 +28,7 @@ type Reason uint8
 // The reasons, in the order they are looked at. Storable is none.
 const (
 	Storable Reason = iota
-	NotGet
+	MethodNotCacheable
 	StatusNotCacheable
 	RequestNoStore
 	ControlMalformed
@@ -37,10 +43,10 @@ const (
 
 func (r Reason) String() string {
 	return [...]string{
-		"storable", "method is not GET", "status is not cacheable", "no-store in the request",
+		"storable", "method is not cacheable", "status is not cacheable", "no-store in the request",
 		"Cache-Control of the response is malformed", "no-store in the response",
-		"private", "request with Authorization", "Set-Cookie without public", "Vary cannot be matched",
-		"no explicit lifetime", "stale at once and without a validator",
+		"private", "request with Authorization", "Set-Cookie", "Vary cannot be matched",
+		"no lifetime", "stale at once and without a validator",
 	}[r]
 }
 
@@ -51,11 +57,25 @@ func MayAnswer(r *http1.Request) bool {
 		r.ContentLength <= 0 && !r.Chunked && !r.Upgrade
 }
 
-// understood is the set of final statuses that this cache stores (§3). Not among them:
-// 206, which would need ranges to be kept, and 304, which updates what is stored.
-func understood(status int) bool {
+// cacheable tells whether a final status may be stored at all (§3). Not among them: 206, which
+// would need ranges to be kept, and 304, which updates what is stored; and what answers this request
+// in particular, or is forbidden to be stored (RFC 6585 §3 to §6, RFC 8470 §5.2).
+func cacheable(status int) bool {
 	switch status {
-	case 200, 203, 204, 300, 301, 302, 307, 308, 404, 405, 410, 414, 501:
+	case 206, 304, 408, 412, 416, 417, 425, 428, 429, 431, 511:
+		return false
+	}
+	return status >= 200
+}
+
+// understood is the set of final statuses whose rules of caching this cache knows (§5.2.2.3): those
+// of RFC 9110 §15 that are cacheable.
+func understood(status int) bool {
+	switch {
+	case !cacheable(status):
+		return false
+	case status >= 200 && status <= 205, status >= 300 && status <= 308 && status != 306,
+		status >= 400 && status <= 417, status == 421, status == 422, status == 426, status >= 500 && status <= 505:
 		return true
 	}
 	return false
@@ -65,18 +85,65 @@ func understood(status int) bool {
 // The times and validators in the metadata are right also when the reason is not
 // Storable. AppendHead completes it with the place of the ETag.
 func (x *Exchange) Judge() (cache.Meta, Reason) {
-	c := ParseResponse(x.Response, x.ResponseHead)
-	m, explicit := x.meta(&c)
-	if r := x.forbidden(&c); r != Storable {
+	x.control = ParseResponse(x.Response, x.ResponseHead)
+	c := &x.control
+	m, from := x.meta(c)
+	if r := x.forbidden(c); r != Storable {
 		return m, r
 	}
-	if !explicit {
+	switch {
+	case from == byNobody:
 		return m, NoLifetime
-	}
-	if m.Flags&cache.HasValidator == 0 && (m.Lifetime <= m.InitialAge || m.Flags&cache.NoCache != 0) {
+	case x.cookie() && !c.Public && (from != byResponse || !x.Rules.StoreCookies):
+		return m, HasCookie
+	case x.Request.Method == http1.POST && from != byResponse && !x.updates: // RFC 9110 §9.3.3
+		return m, MethodNotCacheable
+	case m.Flags&cache.HasValidator == 0 && (m.Flags&cache.NoCache != 0 || m.Lifetime+max(m.StaleWhileRevalidate, m.StaleIfError) <= m.InitialAge):
 		return m, NotReusable
 	}
 	return m, Storable
+}
+
+// cookie tells whether a Set-Cookie would be stored. §7.3 leaves it to the origin to say, by the lifetime it gives, whether
+// others may have it; of a lifetime that was guessed this cannot be said.
+func (x *Exchange) cookie() bool {
+	return x.Response.Has(header.SetCookie) && !x.named(setCookie)
+}
+
+var setCookie = []byte(header.SetCookie.String())
+
+// cacheableMethod: GET; and a POST whose response says that it is what a GET would bring
+// (RFC 9110 §9.3.3). The lifetime that it also needs is looked at later.
+func (x *Exchange) cacheableMethod() bool {
+	q := x.Request
+	switch {
+	case x.updates:
+		return true
+	case q.Method == http1.POST:
+		return Representative(q, x.RequestHead, x.Response, x.ResponseHead)
+	}
+	return q.Method == http1.GET && MayAnswer(q)
+}
+
+// Representative tells whether the response to a POST is one of the resource itself: 2xx,
+// with the URI of the request as its Content-Location (RFC 9110 §9.3.3).
+func Representative(q *http1.Request, reqHead []byte, r *http1.Response, head []byte) bool {
+	if q.Method != http1.POST || r.Status < 200 || r.Status > 299 || !r.Has(header.ContentLocation) || r.Repeated(header.ContentLocation) {
+		return false
+	}
+	path, query, ok := InvalidatedTarget(r.Value(head, header.ContentLocation), schemeOf(q), q.Host.In(reqHead))
+	mine := q.Path.In(reqHead)
+	if len(mine) == 0 {
+		mine = []byte("/")
+	}
+	return ok && bytes.Equal(path, mine) && (query != nil) == q.HasQuery && bytes.Equal(query, q.Query.In(reqHead))
+}
+
+func schemeOf(q *http1.Request) []byte {
+	if q.HTTPS {
+		return []byte("https")
+	}
+	return []byte("http")
 }
 
 // forbidden goes through the conditions of §3 that do not depend on time.
@@ -84,9 +151,9 @@ func (x *Exchange) forbidden(c *Control) Reason {
 	q, s := x.Request, x.Response
 	rc := ParseRequest(q, x.RequestHead)
 	switch {
-	case q.Method != http1.GET || !MayAnswer(q):
-		return NotGet
-	case !understood(s.Status):
+	case !x.cacheableMethod():
+		return MethodNotCacheable
+	case !cacheable(s.Status), c.MustUnderstand && !understood(s.Status): // §5.2.2.3
 		return StatusNotCacheable
 	case rc.NoStore: // §5.2.1.5
 		return RequestNoStore
@@ -98,8 +165,6 @@ func (x *Exchange) forbidden(c *Control) Reason {
 		return ResponsePrivate
 	case q.Has(header.Authorization) && !c.allowsAuthorized():
 		return Authorized
-	case s.Has(header.SetCookie) && !c.Public:
-		return HasCookie // §7.3 leaves it to the origin; see the package's doc
 	case !varyMatchable(s, x.ResponseHead):
 		return VaryAny
 	}
@@ -111,13 +176,17 @@ func (c *Control) allowsAuthorized() bool {
 	return c.Public || c.MustRevalidate || c.SMaxAge != Absent
 }
 
-// meta computes what is kept of the head for later decisions.
-func (x *Exchange) meta(c *Control) (m cache.Meta, explicit bool) {
+// meta computes what is kept of the head for later decisions, and says who decided on
+// the lifetime.
+func (x *Exchange) meta(c *Control) (m cache.Meta, from source) {
 	m.RequestTime, m.ResponseTime = x.RequestTime, x.ResponseTime
 	m.Status = uint16(x.Response.Status)
 	m.Date = x.date()
 	m.InitialAge = x.initialAge(m.Date)
-	m.Lifetime, explicit = x.explicitLifetime(c, m.Date)
+	m.Lifetime, from = x.lifetime(c, m.Date)
+	if from == byGuess {
+		m.Flags |= cache.Heuristic
+	}
 	x.validators(&m)
 	if c.MustRevalidate || c.SMaxAge != Absent { // §5.2.2.10: s-maxage implies proxy-revalidate
 		m.Flags |= cache.MustRevalidate
@@ -128,21 +197,31 @@ func (x *Exchange) meta(c *Control) (m cache.Meta, explicit bool) {
 	if x.Response.Status == 204 {
 		m.Flags |= cache.HeadOnly
 	}
-	if m.Flags&(cache.MustRevalidate|cache.NoCache) == 0 {
-		m.StaleWhileRevalidate = seconds(max(0, c.StaleWhileRevalidate))
-		m.StaleIfError = seconds(max(0, c.StaleIfError))
-	}
-	return m, explicit
+	x.windows(&m, c)
+	return m, from
 }
 
-// AppendHead appends the head block to store (§3.1) and notes in m where its ETag is.
+// Partial tells whether AppendHead leaves out fields of the response that this one client may have.
+func (x *Exchange) Partial() bool {
+	if !x.control.NoCacheFields && !x.control.PrivateFields {
+		return false
+	}
+	for i := range x.Response.Fields {
+		if x.named(x.Response.Fields[i].Name.In(x.ResponseHead)) {
+			return true
+		}
+	}
+	return false
+}
+
+// AppendHead appends the head block to store (§3.1) and notes in m where its ETag is. Judge comes first.
 func (x *Exchange) AppendHead(dst []byte, m *cache.Meta) []byte {
 	start := len(dst)
 	m.ETagOff, m.ETagLen = 0, 0
 	tag := m.Flags&hasETag != 0
 	for i := range x.Response.Fields {
 		f := &x.Response.Fields[i]
-		if !stored(x.Response, x.ResponseHead, f) {
+		if !stored(x.Response, x.ResponseHead, f) || x.named(f.Name.In(x.ResponseHead)) {
 			continue
 		}
 		dst = http1.AppendParsed(dst, x.ResponseHead, f)

@@ -33,18 +33,17 @@ type Update struct {
 }
 
 // neverUpdated are fields of a 304 that do not replace what is stored (§3.2): what is not
-// stored at all, what describes the stored bytes themselves, and Set-Cookie, which is meant for one
-// client.
+// stored at all, and what describes the stored bytes themselves.
 func neverUpdated(id header.ID) bool {
 	switch id {
-	case header.Age, header.ContentLength, header.ContentEncoding, header.ContentRange, header.SetCookie:
+	case header.Age, header.ContentLength, header.ContentEncoding, header.ContentRange:
 		return true
 	}
 	return false
 }
 
 // Apply makes the metadata and the head block of a stored response after the 304 in x
-// (§4.3.4, §3.2). The block is valid until the next Apply. The reason says whether the response may
+// (§4.3.4, §3.2), or after the response to a HEAD that freshens it (§4.3.5). The block is valid until the next Apply. The reason says whether the response may
 // still be stored; if not, it is to be removed, and may answer this one request. Errors:
 // ErrOtherResponse, and a merged head beyond the limits; then fetch the whole.
 func (u *Update) Apply(x *Exchange, m *cache.Meta, head []byte) (cache.Meta, []byte, Reason, error) {
@@ -56,7 +55,7 @@ func (u *Update) Apply(x *Exchange, m *cache.Meta, head []byte) (cache.Meta, []b
 		return cache.Meta{}, nil, Storable, err
 	}
 	y := *x
-	y.Response, y.ResponseHead = &u.merged, u.buf
+	y.Response, y.ResponseHead, y.updates = &u.merged, u.buf, true
 	next, why := y.Judge()
 	// Judge saw no Age: it is never part of what is stored, but this 304 may have one.
 	next.InitialAge = x.initialAge(next.Date)
@@ -117,11 +116,52 @@ func replaced(r *http1.Response, head []byte, id header.ID, name []byte) bool {
 	return false
 }
 
-// Outdated tells whether the response to a HEAD shows that the stored response is no
-// longer what a GET would bring (§4.3.5): another validator or another length. It is then to
-// be considered stale; it is not updated from a HEAD.
-func Outdated(x *Exchange, m *cache.Meta, head []byte, bodyLen int64) bool {
+// Effect is what the response to a HEAD means for what is stored of the resource (§4.3.5).
+type Effect uint8
+
+// The effects.
+const (
+	NoEffect Effect = iota
+	Freshens        // it is the same: Update.Apply
+	Outdates        // a GET would bring something else
+)
+
+func (e Effect) String() string { return [...]string{"no effect", "freshens", "outdates"}[e] }
+
+// HeadEffect holds the response to a HEAD against the stored response to a GET: whatever it says of
+// validators and length must be the same. One that says nothing of them proves nothing; an error but that the resource is
+// gone says nothing either.
+func HeadEffect(x *Exchange, m *cache.Meta, head []byte, bodyLen int64) Effect {
 	r := x.Response
-	return r.Status == 200 && m.Status == 200 &&
-		(!concerns(x, m, head) || r.ContentLength >= 0 && r.ContentLength != bodyLen)
+	switch {
+	case r.Status == 404 || r.Status == 410:
+		if int(m.Status) != r.Status {
+			return Outdates
+		}
+		return NoEffect
+	case r.Status != int(m.Status) || r.Status > 299:
+		return NoEffect
+	}
+	said := false
+	if r.Has(header.ETag) {
+		tag := r.Value(x.ResponseHead, header.ETag)
+		if said = true; r.Repeated(header.ETag) || !header.WeakMatch(tag, ETag(m, head)) {
+			return Outdates
+		}
+	}
+	if r.Has(header.LastModified) {
+		t, ok := x.lastModified()
+		if said = true; !ok || t != m.LastModified {
+			return Outdates
+		}
+	}
+	if r.ContentLength >= 0 {
+		if said = true; r.ContentLength != bodyLen {
+			return Outdates
+		}
+	}
+	if !said {
+		return NoEffect
+	}
+	return Freshens
 }

@@ -11,7 +11,11 @@ import (
 // brought it (§4.1): one line a field, the names in lower case, sorted and without
 // repetition: "name:value\n", where several field lines are joined by ", " and outer
 // blanks are gone; "name\n" where the request had no such field. It is empty when the
-// response does not vary. Two requests select the same alternate exactly if it is equal.
+// response does not vary. The line of Accept-Language ends in NUL and the language that
+// was chosen, if the response says one.
+//
+// A request selects the alternate if for every line it has the same bytes, which is one
+// comparison, or else means the same (meaning.go).
 
 // Bounds of what is worth keeping alternates for.
 const (
@@ -92,13 +96,26 @@ func (x *Exchange) AppendVary(dst []byte) ([]byte, bool) {
 		for _, c := range name {
 			dst = append(dst, header.Lower(c))
 		}
+		had := len(dst)
 		dst = appendVaryValue(dst, x.Request, x.RequestHead, name)
+		if len(dst) > had && header.Lookup(name) == header.AcceptLanguage {
+			dst = x.appendChosen(dst)
+		}
 		dst = append(dst, '\n')
 		if len(dst)-start > maxVaryBlock {
 			return dst[:start], false
 		}
 	}
 	return dst, true
+}
+
+// appendChosen appends the one language that the response is in.
+func (x *Exchange) appendChosen(dst []byte) []byte {
+	v := x.Response.Value(x.ResponseHead, header.ContentLanguage)
+	if x.Response.Repeated(header.ContentLanguage) || !header.IsToken(v) {
+		return dst
+	}
+	return append(append(dst, 0), v...)
 }
 
 func appendVaryValue(dst []byte, r *http1.Request, head, name []byte) []byte {
@@ -126,6 +143,8 @@ func hasName(f *http1.Field, head []byte, id header.ID, name []byte) bool {
 type Selection struct {
 	Request *http1.Request
 	Head    []byte
+	// Missed: an alternate was asked about that the request does not select.
+	Missed bool
 }
 
 // MatchVary tells whether the request selects the alternate with this vary block (§4.1).
@@ -133,6 +152,7 @@ func (s *Selection) MatchVary(vary []byte) bool {
 	for len(vary) > 0 {
 		end := bytes.IndexByte(vary, '\n')
 		if end < 0 || !s.matchLine(vary[:end]) {
+			s.Missed = true
 			return false
 		}
 		vary = vary[end+1:]
@@ -140,28 +160,43 @@ func (s *Selection) MatchVary(vary []byte) bool {
 	return true
 }
 
-func (s *Selection) matchLine(line []byte) bool {
-	name, rest := line, line[len(line):]
-	if colon := bytes.IndexByte(line, ':'); colon >= 0 {
-		name, rest = line[:colon], line[colon:]
+// splitLine takes a line of a vary block apart. colon: there was such a field.
+func splitLine(line []byte) (name, value, chosen []byte, colon bool) {
+	if i := bytes.IndexByte(line, 0); i >= 0 {
+		line, chosen = line[:i], line[i+1:]
 	}
+	name, value, colon = bytes.Cut(line, []byte(":"))
+	return name, value, chosen, colon
+}
+
+func (s *Selection) matchLine(line []byte) bool {
+	name, value, chosen, had := splitLine(line)
 	id := header.Lookup(name)
 	if id != header.Unknown && !s.Request.Has(id) {
-		return len(rest) == 0
+		return !had
 	}
-	joint := ":"
+	rest, same, has := value, true, false
 	for i := range s.Request.Fields {
 		f := &s.Request.Fields[i]
 		if !hasName(f, s.Head, id, name) {
 			continue
 		}
-		var ok bool
-		if rest, ok = cutPrefix(rest, joint, f.Value.In(s.Head)); !ok {
-			return false
+		joint := ", "
+		if !has {
+			joint = ""
 		}
-		joint = ", "
+		has = true
+		if rest, same = cutPrefix(rest, joint, f.Value.In(s.Head)); !same {
+			break
+		}
 	}
-	return len(rest) == 0
+	switch {
+	case has != had:
+		return false
+	case !had || same && len(rest) == 0:
+		return true
+	}
+	return s.meansSame(id, name, value, chosen)
 }
 
 func cutPrefix(b []byte, joint string, value []byte) ([]byte, bool) {

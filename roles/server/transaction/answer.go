@@ -116,7 +116,10 @@ func (t *Transaction) answerFrom(f *fetch) {
 	default:
 		t.reply.Body = &t.place
 	}
-	if h.shared {
+	if t.leading && h.own != nil {
+		t.reply.Lines = h.own
+	}
+	if h.shared && t.req.Method != http1.POST {
 		t.narrow(&h.meta, h.lines)
 	}
 	t.give()
@@ -135,9 +138,9 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 	x := &f.env.judging
 	*x = freshness.Exchange{
 		Request: t.req, RequestHead: t.head, Response: r, ResponseHead: head,
-		RequestTime: f.started, ResponseTime: f.loop.Wall(),
+		RequestTime: f.started, ResponseTime: f.loop.Wall(), Rules: t.rules(),
 	}
-	if r.Status == 304 && f.stale.Valid() {
+	if r.Status == 304 && f.validates() {
 		f.revalidated(x)
 		return nil
 	}
@@ -156,7 +159,8 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 			h.age = age
 		}
 	}
-	if !f.store || !f.beginStoring(x, &h) {
+	if !f.store && !f.representative(x) || !f.beginStoring(x, &h) {
+		h.own = nil
 		if h.lines = f.keepLines(f.env.appendLines(f.env.scratch[:0], r, head)); h.lines == nil {
 			f.x.Cancel()
 			f.finish(failed, reason{502, "the origin's response head is too large"})
@@ -193,14 +197,14 @@ func (f *fetch) keepLines(lines []byte) []byte {
 // invalidate drops what an unsafe request has made wrong (RFC 9111 §4.4).
 func (f *fetch) invalidate(t *Transaction, r *http1.Response, head []byte) {
 	s, host := f.env.Store, t.req.Host.In(t.head)
-	s.Remove(s.KeyOf(schemeHTTP, host, t.path, t.query()))
+	s.Remove(t.keyOf(t.path, t.query()))
 	for _, id := range []header.ID{header.Location, header.ContentLocation} {
 		if v := r.Value(head, id); v != nil {
 			if path, query, ok := freshness.InvalidatedTarget(v, schemeHTTP, host); ok {
 				if query != nil {
 					query = append([]byte("?"), query...)
 				}
-				s.Remove(s.KeyOf(schemeHTTP, host, path, query))
+				s.Remove(t.keyOf(path, query))
 			}
 		}
 	}
@@ -215,20 +219,28 @@ const maxLines = buffer.Large - 2048
 // passed on, and nobody waits for this key for a while.
 func (f *fetch) beginStoring(x *freshness.Exchange, h *responseHead) bool {
 	meta, why := x.Judge()
-	vary, ok := x.AppendVary(f.env.block[:0])
+	vary, ok := f.appendVary(x)
 	f.env.block = f.lead.appendURI(vary)
 	uri := f.env.block[len(vary):]
-	if why != freshness.Storable || !ok {
-		f.env.Stats.Inc(stats.CacheUncacheable)
-		f.landUncacheable()
-		return false
-	}
-	lines := x.AppendHead(f.env.scratch[:0], &meta)
-	f.env.scratch = lines
 	length := h.length
 	if h.noBody {
 		length = 0
 	}
+	if why != freshness.Storable || !ok || !f.lead.mayStore(length) {
+		f.env.Stats.Inc(stats.CacheUncacheable)
+		f.landUncacheable()
+		if f.stale.Valid() && outdated(h.status) {
+			f.env.Store.Remove(f.key)
+		}
+		return false
+	}
+	if x.Partial() {
+		if h.own = f.keepLines(f.env.appendLines(f.env.scratch[:0], x.Response, x.ResponseHead)); h.own == nil {
+			return false
+		}
+	}
+	lines := x.AppendHead(f.env.scratch[:0], &meta)
+	f.env.scratch = lines
 	if len(lines) > maxLines {
 		return false
 	}
@@ -243,6 +255,21 @@ func (f *fetch) beginStoring(x *freshness.Exchange, h *responseHead) bool {
 	f.w, f.writing = w, true
 	f.mu.Unlock()
 	return true
+}
+
+// appendVary makes the vary block of the response. One that takes the place of a stored one which the same
+// requests select has that one's block, so that it replaces it.
+func (f *fetch) appendVary(x *freshness.Exchange) ([]byte, bool) {
+	vary, ok := x.AppendVary(f.env.block[:0])
+	if ok && f.stale.Valid() && freshness.SameAlternate(vary, f.stale.Vary()) {
+		vary = append(vary[:0], f.stale.Vary()...)
+	}
+	return vary, ok
+}
+
+// validates reports whether the request carries conditions of ours.
+func (f *fetch) validates() bool {
+	return f.stale.Valid() && f.stale.Meta().Flags&cache.HasValidator != 0
 }
 
 // revalidated deals with a 304: the stored response is good, with a new head

@@ -72,6 +72,7 @@ type fetch struct {
 type responseHead struct {
 	status int
 	lines  []byte // end-to-end field lines
+	own    []byte // the leader's, if others must not have all of them
 	length int64  // of the body, -1 unknown
 	age    int64  // as the origin said; -1 if it did not
 	meta   cache.Meta

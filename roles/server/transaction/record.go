@@ -17,7 +17,7 @@ type fetchRecord struct {
 	method   http1.Method
 	flags    fetchFlag
 	status   uint16     // of the response; of the answer in its place, if the fetch has failed
-	lines    buffer.Ref // of a response that is not stored
+	lines    buffer.Ref // of a response that is not stored, or not as the leader gets it
 	linesLen uint32
 	attempt  uint32 // of sending the request
 	leader   Identity
@@ -83,6 +83,9 @@ func (f *fetch) describe() fetchRecord {
 		key: f.key, started: f.started, length: f.head.length, age: f.head.age,
 		window: f.ringRef, from: f.from, end: f.end,
 	}
+	if f.head.own != nil {
+		r.linesLen = uint32(len(f.head.own))
+	}
 	if f.lead != nil {
 		r.leader = f.lead.client.Identity()
 	}
@@ -119,11 +122,7 @@ func (f *fetch) forget() {
 
 // Object names the stored response that the reply's body comes from; 0: it does not.
 func (t *Transaction) Object() cache.ID {
-	body := t.reply.Body
-	if m, ok := body.(*multipart); ok {
-		body = m.body
-	}
-	if _, stored := body.(*storedBody); stored {
+	if _, stored := t.reply.Body.(*storedBody); stored {
 		return t.obj.ID()
 	}
 	return 0
@@ -215,6 +214,7 @@ func (f *fetch) reopen(r fetchRecord) bool {
 		f.from = w.Len()
 		f.tail, f.end = f.from, max(f.end, f.from)
 	}
+	f.head.own = f.head.lines // nil: all have the same
 	f.head.meta, f.head.vary, f.head.lines = *w.Meta(), w.Vary(), w.Head()
 	return true
 }
@@ -314,7 +314,6 @@ func (t *Transaction) ResumeReply(e *Env, c Client, req *http1.Request, head []b
 			f.ledBy(t)
 		}
 	}
-	t.resumeRanges(released)
 	t.ready = true
 	t.state = answering
 	return true

@@ -29,6 +29,10 @@ func (t *Transaction) fetch(p plan) {
 			t.on(evFetch)
 			t.fetchMoved() // it may have its head already
 			return
+		case cache.Pass:
+			// Nothing is likely to be stored: whether the client has it already is for the
+			// origin to say, in as few bytes as it can.
+			f.store = t.obj.Valid() || !t.conditional()
 		case cache.Lead:
 			f.collapsed = true
 			if t.filledMeanwhile() {

@@ -18,8 +18,9 @@ import (
 // Settings are what a reload replaces, as a whole. Immutable; a transaction
 // keeps those it began with.
 type Settings struct {
-	Remap *remap.Table
-	Via   string // pseudonym in Via
+	Remap     *remap.Table
+	Via       string // pseudonym in Via
+	Freshness freshness.Rules
 }
 
 // Flights is the table of fetches that others may follow.
@@ -104,7 +105,6 @@ type Transaction struct {
 	ready bool
 	reply Reply
 	local Memory
-	multi *multipart // the reply's body, if it is several ranges
 	extra [128]byte
 	lines []byte // of a reply that are not a stored head as it stands
 	text  []byte
@@ -228,18 +228,35 @@ func (t *Transaction) decide() {
 
 // findKey finds what the request asks of the cache. False: it may not be answered from there.
 func (t *Transaction) findKey() bool {
-	if t.env.Store == nil || !freshness.MayAnswer(t.req) {
+	policy := t.match.Policy()
+	if t.env.Store == nil || !policy.Cache.Or(true) || !freshness.MayAnswer(t.req) {
 		return false
 	}
 	t.sel = freshness.Selection{Request: t.req, Head: t.head}
 	t.control = freshness.ParseRequest(t.req, t.head)
-	t.key = t.env.Store.KeyOf(schemeHTTP, t.req.Host.In(t.head), t.path, t.query())
+	if policy.IgnoreClientNoCache {
+		t.control.IgnoreReload()
+	}
+	t.key = t.keyOf(t.path, t.query())
 	return true
+}
+
+// keyOf is the key of a resource of the request's host; query comes with its "?".
+func (t *Transaction) keyOf(path, query []byte) cache.Key {
+	return t.env.Store.KeyOf(schemeHTTP, t.req.Host.In(t.head), path, t.keyed(query))
+}
+
+// keyed is what of a query is part of the key.
+func (t *Transaction) keyed(query []byte) []byte {
+	if t.match.Policy().IgnoreQuery {
+		return nil
+	}
+	return query
 }
 
 // appendURI appends the URI that the key was made of.
 func (t *Transaction) appendURI(b []byte) []byte {
-	return cache.AppendURI(b, schemeHTTP, t.req.Host.In(t.head), t.path, t.query())
+	return cache.AppendURI(b, schemeHTTP, t.req.Host.In(t.head), t.path, t.keyed(t.query()))
 }
 
 var schemeHTTP = []byte("http")
