@@ -65,7 +65,7 @@ type keptRecord struct {
 
 const (
 	journalMagic   = 0x6c6e6a7166636174 // "tacfqjnl"
-	journalVersion = 2
+	journalVersion = 3
 
 	// keptPlaces bounds how many keepers can be awaited by name: all but the
 	// last of a dead server that died while it adopted. See keptPlace.

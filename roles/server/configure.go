@@ -20,8 +20,10 @@ func (s *Server) use(c *config.Config) error {
 	if err != nil {
 		return exitcode.With(exitcode.Config, err)
 	}
+	s.parents.Configure(parentSettings(c), groups(c)) // before the rules that name them
+	s.countDown()
 	s.settings.Store(&transaction.Settings{
-		Remap: table, Via: c.Proxy.ViaName,
+		Remap: table, Via: c.Proxy.ViaName, Attempts: c.Origin.Attempts,
 		Freshness: freshness.Rules{
 			StoreCookies: c.Cache.StoreCookies, HeuristicMax: int64(c.Cache.HeuristicMax),
 			NegativeTTL: int64(c.Cache.NegativeTTL), StaleIfError: int64(c.Cache.StaleIfError),

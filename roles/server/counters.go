@@ -7,6 +7,7 @@ import (
 	"trafficd/roles/internal/logging"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/origin"
+	"trafficd/roles/server/parent"
 	"trafficd/roles/server/remap"
 	"trafficd/roles/server/session"
 	"trafficd/roles/server/tunnel"
@@ -72,7 +73,9 @@ func (c *originCounters) Malformed()     { c.row.Inc(stats.ParseErrorsOrigin) }
 func (c *originCounters) Sent(n int)     { c.row.Add(stats.OriginBytesOut, uint64(n)) }
 func (c *originCounters) Received(n int) { c.row.Add(stats.OriginBytesIn, uint64(n)) }
 
-func (c *originCounters) Failed(o *remap.Origin, f origin.Failure) {
+func (c *originCounters) Busy() { c.row.Inc(stats.OriginBusy) }
+
+func (c *originCounters) Failed(o *remap.Origin, s *parent.Server, f origin.Failure) {
 	if f.Err == origin.ErrBody || f.Idle {
 		return // the client's fault, or about to be tried again
 	}
@@ -93,6 +96,10 @@ func (c *originCounters) Failed(o *remap.Origin, f origin.Failure) {
 	if c.muted++; c.loop.Now() < c.unmute {
 		return
 	}
-	c.log.Warn().Str("origin", o.Name).Err(f.Err).Int("failures", c.muted).Msg("origin failed")
+	server := ""
+	if s != nil {
+		server = s.Name()
+	}
+	c.log.Warn().Str("origin", o.Name).Str("server", server).Err(f.Err).Int("failures", c.muted).Msg("origin failed")
 	c.muted, c.unmute = 0, c.loop.Now()+muteFor
 }

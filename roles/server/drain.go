@@ -38,6 +38,7 @@ func (s *Server) end() {
 	if !fast {
 		s.drainSessions()
 	}
+	s.parents.Close()
 	s.each(func(w *worker) { w.host.CloseAll() })
 	if held && s.custody != nil {
 		s.custody.release()

@@ -27,6 +27,7 @@ import (
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
 	"trafficd/roles/server/cache"
+	"trafficd/roles/server/parent"
 	"trafficd/roles/server/resolve"
 	"trafficd/roles/server/transaction"
 )
@@ -55,6 +56,7 @@ type Server struct {
 	store    *cache.Store // in memory, from begin on; nil: nothing is cached
 	flights  *transaction.Flights
 	resolver *resolve.Resolver
+	parents  *parent.Directory
 	fifo     *queue.FIFO // nil: there is none
 
 	threads int
@@ -246,6 +248,7 @@ func (s *Server) build(c *config.Config) error {
 	}
 	s.flights = transaction.NewFlights()
 	s.resolver = resolve.New(addressTTL, resolve.System)
+	s.parents = parent.NewDirectory(parentSettings(c), s.serverChanged)
 	group, err := eventloop.NewGroup(s.threads, func(i int) eventloop.Options {
 		return eventloop.Options{Name: fmt.Sprintf("net/%d", i), Cell: s.bank.Cell(i)}
 	})
@@ -366,6 +369,7 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	} else {
 		s.succeed(pid, start)
 	}
+	s.parents.Start(s.dialServer)
 	queued, err := s.accept()
 	if err != nil {
 		return err

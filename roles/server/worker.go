@@ -58,6 +58,7 @@ func (s *Server) newWorker(i int, loop *eventloop.Loop) (*worker, error) {
 		Store:    s.store,
 		Flights:  s.flights,
 		Origins:  origin.NewPool(loop, arena, book, s.resolver, &originCounters{row: w.row, log: s.log, loop: loop}),
+		Parents:  s.parents,
 		Stats:    w.row,
 		Settings: &s.settings,
 		Book:     book,
@@ -96,10 +97,13 @@ func (w *worker) configure(c *config.Config) {
 	}
 	w.env.Origins.SetLimits(origin.Limits{
 		Connect:  c.Timeouts.OriginConnect,
+		Wait:     c.Origin.MaxWait,
 		Response: c.Timeouts.OriginResponse,
 		Body:     c.Timeouts.OriginBody,
+		Total:    c.Timeouts.OriginTotal,
 		Idle:     c.Timeouts.OriginIdle,
 		MaxIdle:  c.Origin.MaxIdle,
+		Bound:    c.Origin.MaxConnections,
 		Head:     head,
 	})
 	w.limit = w.server.connectionsPerLoop(c)

@@ -82,6 +82,11 @@ const (
 	RequestsLost
 	ConnectionsAdopted
 	ConnectionsLost
+	OriginNoneUp
+	OriginRetriesRefused
+	OriginBusy
+	OriginMarkedDown
+	OriginServersDown
 	numMetrics
 )
 
@@ -126,7 +131,12 @@ var table = [numMetrics]Desc{
 	OriginConnectionsCurrent: {Family: "origin_connections", Kind: Gauge, Help: "Origin connections open now."},
 	OriginReused:             {Family: "origin_reused_total", Help: "Requests sent over an origin connection used before."},
 	OriginFailures:           {Family: "origin_failures_total", Help: "Requests for which no origin gave an answer."},
-	OriginRetries:            {Family: "origin_retries_total", Help: "Requests sent to the origin once more on a new connection."},
+	OriginRetries:            {Family: "origin_retries_total", Help: "Requests sent to an origin once more, to the same server or another one."},
+	OriginNoneUp:             {Family: "origin_requests_rejected_total", Label: "reason", Value: "none_up", Help: "Requests answered 503 in place of an origin."},
+	OriginBusy:               {Family: "origin_requests_rejected_total", Label: "reason", Value: "busy"},
+	OriginRetriesRefused:     {Family: "origin_retries_refused_total", Help: "Requests not sent once more because the budget was used up."},
+	OriginMarkedDown:         {Family: "origin_servers_marked_down_total", Help: "Times an origin server was taken out for failed requests or health checks."},
+	OriginServersDown:        {Family: "origin_servers_down", Kind: Gauge, Help: "Origin servers that are out now."},
 	ClientBytesIn:            {Family: "client_received_bytes_total", Unit: "bytes", Help: "Bytes received from clients."},
 	ClientBytesOut:           {Family: "client_sent_bytes_total", Unit: "bytes", Help: "Bytes sent to clients."},
 	OriginBytesIn:            {Family: "origin_received_bytes_total", Unit: "bytes", Help: "Bytes received from origins."},

@@ -37,12 +37,12 @@ func (c *Conn) give(src []byte) int {
 	space := c.sink.Space()
 	if len(space) == 0 {
 		c.paused = true
-		c.limit.Clear()
+		c.clientsTurn()
 		return 0
 	}
 	n := copy(space, src)
 	c.sink.Commit(n)
-	c.limit.Set(c.pool.limits.Body)
+	c.allow(c.pool.limits.Body)
 	return n
 }
 
@@ -52,7 +52,7 @@ func (c *Conn) processChunks() bool {
 		space := c.sink.Space()
 		if len(space) == 0 {
 			c.paused = true
-			c.limit.Clear()
+			c.clientsTurn()
 			return false
 		}
 		in := c.pool.arena.Bytes(c.in)[c.inLo:c.inHi]
@@ -71,7 +71,7 @@ func (c *Conn) processChunks() bool {
 		if data.Len > 0 {
 			c.sink.Commit(copy(space, data.In(in)))
 			c.at += int64(data.Len)
-			c.limit.Set(c.pool.limits.Body)
+			c.allow(c.pool.limits.Body)
 		}
 		c.inLo += n
 		c.dirty = true

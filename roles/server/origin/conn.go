@@ -2,6 +2,7 @@ package origin
 
 import (
 	"fmt"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -10,7 +11,7 @@ import (
 	"trafficd/roles/server/custody"
 	"trafficd/roles/server/deadline"
 	"trafficd/roles/server/http1"
-	"trafficd/roles/server/remap"
+	"trafficd/roles/server/parent"
 	"trafficd/roles/server/sock"
 )
 
@@ -32,15 +33,21 @@ func (s connState) String() string {
 // A Conn is a connection to an origin. Owned by its pool's loop.
 type Conn struct {
 	pool      *Pool
-	origin    *remap.Origin // immutable
-	fd        int           // immutable
+	server    *parent.Server // whose Door it has entered; nil for an inherited one; immutable
+	addr      netip.Addr     // immutable
+	name      string         // for logs; that of the exchange it was made for
+	fd        int            // immutable
 	watch     eventloop.Watch
 	limit     deadline.Deadline
 	state     connState
 	used      int       // exchanges carried before this one
 	inherited bool      // made by a server that is dead, for what may have been another origin's rules
 	idleSince int64     // monotonic ns
-	x         *Exchange // nil when idle or closed
+	parked    bool      // idle, and the Door knows
+	dial      *dial     // while connecting
+	x         *Exchange // nil while connecting, when idle or closed
+	endBy     int64     // monotonic ns; 0: no limit for all of the exchange
+	resting   int64     // since when it is the client's turn, monotonic ns; 0: it is not
 
 	entry  custody.Entry[record]
 	rx, tx uint64 // bytes consumed and written since the connection began
@@ -87,13 +94,16 @@ const maxInterim = 32
 // HandleEvent implements eventloop.Handler.
 func (c *Conn) HandleEvent(_ *eventloop.Watch, ev eventloop.Event) {
 	c.hangup = c.hangup || ev&eventloop.Hangup != 0
-	if c.x != nil {
+	switch {
+	case c.x != nil:
 		c.pool.book.Work(c.x.Leader)
+	case c.dial != nil:
+		c.pool.book.Work(c.dial.x.Leader)
 	}
 	switch {
 	case c.state == connecting:
 		c.connected()
-		if c.state == connecting || c.x == nil {
+		if c.x == nil {
 			return
 		}
 	case ev&eventloop.Writable != 0 && c.state != idle:
@@ -108,24 +118,51 @@ func (c *Conn) HandleEvent(_ *eventloop.Watch, ev eventloop.Event) {
 
 func (c *Conn) connected() {
 	if err := sock.SocketError(c.fd); err != nil {
-		c.notConnected(Failure{Err: connectError(c.origin, err)})
+		c.dial.failed(c, Failure{Err: connectError(c.dial.x, err)})
 		return
 	}
 	c.entry = custody.Enter[record](c.pool.book, c.fd, custody.Origin)
-	c.begin(c.x.head)
+	c.dial.made(c)
 }
 
-// notConnected gives the exchange on to the next address of the origin, or ends
-// it.
-func (c *Conn) notConnected(f Failure) {
-	x := c.x
-	c.x, x.conn = nil, nil
-	c.close()
-	if len(x.addrs) > 0 {
-		c.pool.dial(x)
-		return
+// carry begins an exchange on the connection.
+func (c *Conn) carry(x *Exchange) {
+	x.conn, c.x = c, x
+	c.begin(x.head)
+}
+
+// allow limits the time to the origin's next move; 0: by none but that for all of the exchange.
+func (c *Conn) allow(d time.Duration) {
+	now := c.pool.loop.Now()
+	if c.resting != 0 {
+		if c.endBy != 0 {
+			c.endBy += now - c.resting
+		}
+		c.resting = 0
 	}
-	c.pool.fail(x, f)
+	if c.endBy != 0 {
+		left := max(time.Duration(c.endBy-now), 1)
+		if d == 0 || left < d {
+			d = left
+		}
+	}
+	c.limit.Set(d)
+}
+
+// clientsTurn takes the limits away: it is for the client to make the next move.
+func (c *Conn) clientsTurn() {
+	if c.resting == 0 {
+		c.resting = c.pool.loop.Now()
+	}
+	c.limit.Clear()
+}
+
+// unpark tells the Door that the connection is idle no more.
+func (c *Conn) unpark() {
+	if c.parked {
+		c.parked = false
+		c.server.Door.Used(c.pool)
+	}
 }
 
 // ended deals with the end of the stream before the end of the response.
@@ -144,7 +181,7 @@ func (c *Conn) ended() {
 
 // broken deals with an error of the socket.
 func (c *Conn) broken(errno syscall.Errno) {
-	c.fail(Failure{Err: fmt.Errorf("receive from origin %s: %w", c.origin.Name, errno),
+	c.fail(Failure{Err: fmt.Errorf("receive from origin %s: %w", c.name, errno),
 		Connected: true, Idle: c.used > 0 && !c.got})
 }
 
@@ -171,6 +208,7 @@ func (c *Conn) complete() {
 	case c.state == idle:
 		c.entry.Rest(c.pool.book)
 		c.release()
+		c.pool.offer(c)
 	case !keep:
 		c.close()
 	}
@@ -212,9 +250,9 @@ func (c *Conn) expired() {
 		c.expecting = false
 		c.flush()
 	case c.state == connecting:
-		c.notConnected(Failure{Err: connectError(c.origin, ErrTimeout), Timeout: true})
+		c.dial.failed(c, Failure{Err: connectError(c.dial.x, ErrTimeout), Timeout: true})
 	default:
-		c.fail(Failure{Err: fmt.Errorf("origin %s: %w", c.origin.Name, ErrTimeout), Timeout: true, Connected: true})
+		c.fail(Failure{Err: fmt.Errorf("origin %s: %w", c.name, ErrTimeout), Timeout: true, Connected: true})
 	}
 }
 
@@ -235,4 +273,7 @@ func (c *Conn) close() {
 		sock.Close(c.fd)
 	}
 	c.pool.stats.Closed()
+	if c.server != nil {
+		c.server.Door.Leave()
+	}
 }

@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"syscall"
+	"time"
 
 	"trafficd/queue"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
+	"trafficd/roles/server/parent"
 	"trafficd/roles/server/remap"
 )
 
@@ -113,6 +114,8 @@ func (f Failure) Public() string {
 	switch {
 	case errors.Is(f.Err, ErrTimeout):
 		return ErrTimeout.Error()
+	case errors.Is(f.Err, ErrBusy):
+		return ErrBusy.Error()
 	case errors.Is(f.Err, syscall.ECONNREFUSED):
 		return "the origin refused the connection"
 	case errors.As(f.Err, &dns):
@@ -136,6 +139,7 @@ var (
 	ErrTimeout    = errors.New("the origin took too long")
 	ErrBody       = errors.New("the request's body could not be had")
 	ErrNoBuffers  = errors.New("all buffers are in use")
+	ErrBusy       = errors.New("the origin has as many connections as it may have")
 	ErrNoAnswer   = errors.New("the origin closed the connection without an answer")
 	ErrNotUpgrade = errors.New("the origin switched protocols without being asked to")
 )
@@ -146,8 +150,15 @@ var (
 type Exchange struct {
 	Handler Handler
 	Origin  *remap.Origin
-	Method  http1.Method
-	Path    string // of the built-in origin; unused for others
+	// Server is the origin's server that is asked; nil for the built-in origin, and after a
+	// death, when the one that is being asked is not known any more.
+	Server *parent.Server
+	// Probe: the request finds out whether Server is up again.
+	Probe bool
+	// ConnectLimit and ResponseLimit take the place of the pool's; 0: its own hold.
+	ConnectLimit, ResponseLimit time.Duration
+	Method                      http1.Method
+	Path                        string // of the built-in origin; unused for others
 	// Head is the request's head as it goes on the wire; copied by Start, so it
 	// is set anew for every Start.
 	Head []byte
@@ -172,20 +183,15 @@ type Exchange struct {
 	// BodyDone: the origin has the whole body of the request. Set before OriginEnd.
 	BodyDone bool
 
-	conn      *Conn        // nil while resolving and when over
-	active    bool         // started and neither ended, failed nor cancelled
-	serial    uint64       // of the look-up that is waited for
-	addrs     []netip.Addr // still to be tried
+	conn      *Conn // nil while there is none yet and when over
+	dial      *dial // while there is no connection
+	active    bool  // started and neither ended, failed nor cancelled
 	bodyTaken bool
 	head      []byte // Head, copied while there is no connection yet
 }
 
-// begin numbers a look-up, so that the answer to an earlier one is not taken
-// for its own.
-func (x *Exchange) begin() uint64 {
-	x.serial++
-	return x.serial
-}
+// BodyTaken reports whether some of the request's body has been taken over in this attempt.
+func (x *Exchange) BodyTaken() bool { return x.bodyTaken }
 
 // Active reports whether the exchange is under way.
 func (x *Exchange) Active() bool { return x.active }
@@ -202,7 +208,7 @@ func (x *Exchange) BodyReady() {
 func (x *Exchange) Resume() {
 	if x.conn != nil && x.conn.paused {
 		x.conn.paused = false
-		x.conn.limit.Set(x.conn.pool.limits.Body)
+		x.conn.allow(x.conn.pool.limits.Body)
 		x.conn.readable()
 	}
 }
@@ -214,11 +220,52 @@ func (x *Exchange) Cancel() {
 		return
 	}
 	x.active = false
+	if d := x.dial; d != nil {
+		x.dial = nil
+		d.giveUp()
+	}
 	if c := x.conn; c != nil {
 		x.conn = nil
 		c.x = nil
+		now := c.pool.loop.Now()
 		c.close()
+		x.forgo(now)
 	}
+}
+
+// forgo says that nobody learns whether the server would have answered.
+func (x *Exchange) forgo(now int64) {
+	if x.Probe {
+		x.Probe = false
+		x.Server.Abandon(now)
+	}
+}
+
+// passed says that the server has answered.
+func (x *Exchange) passed() {
+	x.Probe = false
+	x.Server.Pass()
+}
+
+// blame tells the server what it has to do with a failure. A connection that was idle may have been closed by a server
+// that is well, and a body that does not come is the client's.
+func (x *Exchange) blame(f Failure, now int64) {
+	switch {
+	case f.Begun:
+	case f.Idle, f.Err == ErrBody, f.Err == ErrBusy, f.Err == ErrNoBuffers:
+		x.forgo(now)
+	default:
+		x.Probe = false
+		x.Server.Fail(now, f.Err)
+	}
+}
+
+// name is what logs call whom the exchange is with.
+func (x *Exchange) name() string {
+	if x.Server == nil || x.Origin.Group == "" {
+		return x.Origin.Name
+	}
+	return x.Origin.Name + " (" + x.Server.Name() + ")"
 }
 
 // fail ends the exchange and tells the handler.
@@ -227,11 +274,11 @@ func (x *Exchange) fail(f Failure) {
 		return
 	}
 	x.active = false
-	x.conn = nil
+	x.conn, x.dial = nil, nil
 	f.BodyTaken = x.bodyTaken
 	x.Handler.OriginFail(f)
 }
 
-func connectError(o *remap.Origin, err error) error {
-	return fmt.Errorf("connect to origin %s: %w", o.Name, err)
+func connectError(x *Exchange, err error) error {
+	return fmt.Errorf("connect to origin %s: %w", x.name(), err)
 }

@@ -19,6 +19,7 @@ func (c *Conn) processHead() bool {
 			c.malformed("response", err)
 			return false
 		}
+		c.x.passed()
 		head = head[:c.resp.HeadLen]
 		c.inLo += len(head)
 		c.dirty = true
@@ -42,7 +43,7 @@ func (c *Conn) processHead() bool {
 			return false
 		}
 	}
-	c.fail(Failure{Err: fmt.Errorf("origin %s: more than %d interim responses", c.origin.Name, maxInterim), Connected: true})
+	c.fail(Failure{Err: fmt.Errorf("origin %s: more than %d interim responses", c.name, maxInterim), Connected: true})
 	return false
 }
 
@@ -69,7 +70,7 @@ func (c *Conn) parseHead(b []byte) error {
 // malformed ends an exchange with an origin that does not speak HTTP.
 func (c *Conn) malformed(what string, err error) {
 	c.pool.stats.Malformed()
-	c.fail(Failure{Err: fmt.Errorf("origin %s: malformed %s: %w", c.origin.Name, what, err), Connected: true})
+	c.fail(Failure{Err: fmt.Errorf("origin %s: malformed %s: %w", c.name, what, err), Connected: true})
 }
 
 // headMissing deals with a head that is not complete yet. It reports whether
@@ -88,7 +89,7 @@ func (c *Conn) finalHead(head []byte) {
 	c.left = c.resp.ContentLength
 	c.chunks = http1.Chunked{}
 	c.state, c.at = readingBody, 0
-	c.limit.Set(c.pool.limits.Body)
+	c.allow(c.pool.limits.Body)
 	c.sink = x.Handler.OriginHead(&c.resp, head, c.framing)
 	if c.x != x {
 		return

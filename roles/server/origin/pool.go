@@ -1,14 +1,13 @@
 package origin
 
 import (
-	"fmt"
-	"net/netip"
 	"time"
 
 	"trafficd/eventloop"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
+	"trafficd/roles/server/parent"
 	"trafficd/roles/server/remap"
 	"trafficd/roles/server/resolve"
 	"trafficd/roles/server/sock"
@@ -17,10 +16,13 @@ import (
 // Limits bound what an origin may do. Times of 0 mean no limit.
 type Limits struct {
 	Connect  time.Duration // to make a connection, for each address
+	Wait     time.Duration // for room at a server that has as many connections as it may
 	Response time.Duration // from the last byte of the request sent to the response's head
 	Body     time.Duration // between bytes of a body, the request's or the response's
+	Total    time.Duration // of one exchange, from the moment its connection is made
 	Idle     time.Duration // how long a connection waits in the pool
-	MaxIdle  int           // connections that wait, for each origin
+	MaxIdle  int           // connections that wait, for each server
+	Bound    int           // connections to a server over all loops, as its Door has it; 0: no bound
 	Head     http1.Limits  // of response heads
 }
 
@@ -53,7 +55,9 @@ type Stats interface {
 	Reused()
 	Closed()
 	// Failed reports an exchange without a complete response.
-	Failed(o *remap.Origin, f Failure)
+	Failed(o *remap.Origin, s *parent.Server, f Failure)
+	// Busy reports an exchange that got no connection because its server has as many as it may.
+	Busy()
 	Malformed()
 	Sent(bytes int)
 	Received(bytes int)
@@ -66,18 +70,22 @@ func NewPool(l *eventloop.Loop, a *buffer.Arena, b *custody.Book, r *resolve.Res
 
 // SetLimits replaces the limits; exchanges under way keep the time limits they
 // are waiting for.
-func (p *Pool) SetLimits(l Limits) { p.limits = l }
+func (p *Pool) SetLimits(l Limits) {
+	if l.Bound != p.limits.Bound {
+		p.CloseIdle() // the Doors know only of those that became idle under a bound
+	}
+	p.limits = l
+}
 
 // Start begins an exchange. The handler may be called before Start returns.
 func (p *Pool) Start(x *Exchange) {
-	x.conn, x.active, x.bodyTaken, x.addrs = nil, true, false, nil
-	o := x.Origin
-	if o.Builtin {
+	x.conn, x.dial, x.active, x.bodyTaken = nil, nil, true, false
+	if x.Origin.Builtin {
 		p.startBuiltin(x)
 		return
 	}
 	if !x.Fresh {
-		if c := p.take(address{o.Host, o.Port}, x.Once); c != nil {
+		if c := p.take(x.Server, x.Once); c != nil {
 			p.stats.Reused()
 			x.conn, c.x = c, x
 			c.begin(x.Head)
@@ -85,59 +93,20 @@ func (p *Pool) Start(x *Exchange) {
 		}
 	}
 	x.head = append(x.head[:0], x.Head...)
-	if addrs, ok := p.resolver.Cached(o.Host); ok {
-		x.addrs = addrs
-		p.dial(x)
-		return
-	}
-	serial := x.begin()
-	p.resolver.Resolve(o.Host, p.loop.Post, func(addrs []netip.Addr, err error) {
-		switch {
-		case !x.active || x.serial != serial:
-		case err != nil:
-			p.fail(x, Failure{Err: fmt.Errorf("resolve origin %s: %w", o.Name, err)})
-		default:
-			x.addrs = addrs
-			p.dial(x)
-		}
-	})
-}
-
-// dial opens a connection for x to the first of its addresses that can be
-// reached.
-func (p *Pool) dial(x *Exchange) {
-	var err error
-	for len(x.addrs) > 0 {
-		addr := netip.AddrPortFrom(x.addrs[0], x.Origin.Port)
-		x.addrs = x.addrs[1:]
-		if err = p.dialAddr(x, addr); err == nil {
-			return
-		}
-	}
-	p.fail(x, Failure{Err: connectError(x.Origin, err)})
+	d := &dial{pool: p, x: x}
+	x.dial = d
+	d.begin()
 }
 
 // fail ends an exchange badly.
 func (p *Pool) fail(x *Exchange, f Failure) {
-	p.stats.Failed(x.Origin, f)
+	if f.Err == ErrBusy {
+		p.stats.Busy()
+	} else {
+		p.stats.Failed(x.Origin, x.Server, f)
+	}
+	x.blame(f, p.loop.Now())
 	x.fail(f)
-}
-
-func (p *Pool) dialAddr(x *Exchange, addr netip.AddrPort) error {
-	fd, err := sock.Connect(addr)
-	if err != nil {
-		return err
-	}
-	c := &Conn{pool: p, origin: x.Origin, fd: fd, state: connecting, x: x}
-	c.limit.Init(p.loop, c.expired)
-	if err := p.loop.Watch(&c.watch, fd, eventloop.Readable|eventloop.Writable|eventloop.Hangup|eventloop.Edge, c); err != nil {
-		sock.Close(fd)
-		return err
-	}
-	p.stats.Opened()
-	x.conn = c
-	c.limit.Set(p.limits.Connect)
-	return nil
 }
 
 // onceIdle is how long a connection may have been idle and still carry a request
@@ -145,10 +114,10 @@ func (p *Pool) dialAddr(x *Exchange, addr netip.AddrPort) error {
 // that was used a moment ago is not being closed now.
 const onceIdle = int64(time.Second)
 
-// take removes the connection used last to addr from the pool: it is the one
+// take removes the connection used last to a server from the pool: it is the one
 // least likely to have been closed by the origin, and its state is warm.
-func (p *Pool) take(addr address, once bool) *Conn {
-	l := p.idle[addr]
+func (p *Pool) take(s *parent.Server, once bool) *Conn {
+	l := p.idle[address{s.Host, s.Port}]
 	if l == nil || len(l.conns) == 0 {
 		return nil
 	}
@@ -157,19 +126,23 @@ func (p *Pool) take(addr address, once bool) *Conn {
 		return nil
 	}
 	l.conns = l.conns[:len(l.conns)-1]
+	c.unpark()
 	return c
 }
 
 // room reports whether one more connection like c may wait.
 func (p *Pool) room(c *Conn) bool {
-	l := p.idle[address{c.origin.Host, c.origin.Port}]
+	if c.server == nil {
+		return false
+	}
+	l := p.idle[address{c.server.Host, c.server.Port}]
 	return p.limits.MaxIdle > 0 && (l == nil || len(l.conns) < p.limits.MaxIdle)
 }
 
 // put keeps a connection for the next exchange.
 func (p *Pool) put(c *Conn) {
 	c.spendIn()
-	addr := address{c.origin.Host, c.origin.Port}
+	addr := address{c.server.Host, c.server.Port}
 	l := p.idle[addr]
 	if l == nil {
 		l = &idleList{}
@@ -181,9 +154,44 @@ func (p *Pool) put(c *Conn) {
 	l.conns = append(l.conns, c)
 }
 
+// offer gives a connection that has just become idle to who waits for one.
+func (p *Pool) offer(c *Conn) {
+	door := c.server.Door
+	if !door.Limited() {
+		return
+	}
+	next, stay := door.Idle(p)
+	switch {
+	case stay:
+		c.parked = true
+	case next != nil:
+		p.drop(c)
+		next.Owner.(*dial).take(c)
+	default:
+		p.drop(c)
+		c.close()
+	}
+}
+
+// Spare implements parent.Keeper.
+func (p *Pool) Spare(d *parent.Door) {
+	p.loop.Post(func() {
+		for _, l := range p.idle {
+			for _, c := range l.conns {
+				if c.server.Door == d {
+					p.drop(c)
+					c.close()
+					return
+				}
+			}
+		}
+	})
+}
+
 // drop takes a connection out of the pool.
 func (p *Pool) drop(c *Conn) {
-	l := p.idle[address{c.origin.Host, c.origin.Port}]
+	c.unpark()
+	l := p.idle[address{c.server.Host, c.server.Port}]
 	for i, other := range l.conns {
 		if other == c {
 			l.conns = append(l.conns[:i], l.conns[i+1:]...)
@@ -206,9 +214,11 @@ func (p *Pool) Abandon(t Switched) {
 // CloseIdle closes every idle connection.
 func (p *Pool) CloseIdle() {
 	for _, l := range p.idle {
-		for _, c := range l.conns {
+		conns := l.conns
+		l.conns = nil
+		for _, c := range conns {
+			c.unpark()
 			c.close()
 		}
-		l.conns = nil
 	}
 }

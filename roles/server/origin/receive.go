@@ -75,7 +75,7 @@ func (c *Conn) receiveDirect() bool {
 	space := c.sink.Space()
 	if len(space) == 0 {
 		c.paused = true
-		c.limit.Clear()
+		c.clientsTurn()
 		return false
 	}
 	if c.framing == http1.Length && int64(len(space)) > c.left {
@@ -101,7 +101,7 @@ func (c *Conn) receiveDirect() bool {
 	c.pool.stats.Received(n)
 	queue.Killpoint(custody.StepTaken)
 	c.rest = n == len(space) || c.hangup
-	c.limit.Set(c.pool.limits.Body)
+	c.allow(c.pool.limits.Body)
 	c.rx += uint64(n)
 	c.at += int64(n)
 	c.sink.Commit(n)

@@ -25,7 +25,7 @@ func (p *Pool) Resume(fd int, slot *queue.Slot, at queue.Progress, x *Exchange) 
 		// Nobody asks for it any more; what is under way comes to its end.
 		x.Origin = &remap.Origin{Name: sock.Peer(fd).String()}
 	}
-	c := &Conn{pool: p, origin: x.Origin, fd: fd, state: r.state, inherited: true, rx: at.Consumed, tx: at.Written}
+	c := &Conn{pool: p, name: x.Origin.Name, fd: fd, state: r.state, inherited: true, rx: at.Consumed, tx: at.Written}
 	if err := c.restore(&r); err != nil {
 		return nil, err
 	}
@@ -101,12 +101,12 @@ func (c *Conn) Start() {
 		c.fail(Failure{Err: errResume, Connected: true})
 		return
 	}
-	c.limit.Set(c.pool.limits.Response)
+	c.allow(c.responseLimit())
 	if c.expecting {
 		c.await(continueWait) // also when nothing is left to be sent before it
 	}
 	if c.state == readingBody {
-		c.limit.Set(c.pool.limits.Body)
+		c.allow(c.pool.limits.Body)
 		if c.framing == http1.None || c.framing == http1.Length && c.left == 0 && c.inLo == c.inHi {
 			c.complete()
 			return

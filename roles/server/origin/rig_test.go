@@ -15,29 +15,32 @@ import (
 	"trafficd/eventloop"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/http1"
+	"trafficd/roles/server/parent"
 	"trafficd/roles/server/remap"
 	"trafficd/roles/server/resolve"
 )
 
 // rig is a pool on a running loop.
 type rig struct {
-	t     *testing.T
-	loop  *eventloop.Loop
-	arena *buffer.Arena
-	pool  *Pool
-	names map[string][]netip.Addr // answers of the resolver
+	t       *testing.T
+	loop    *eventloop.Loop
+	arena   *buffer.Arena
+	pool    *Pool
+	names   map[string][]netip.Addr // answers of the resolver
+	parents *parent.Directory
 
 	// Owned by the loop.
-	opened, closed, reused, failed, malformed int
+	opened, closed, reused, failed, busy, malformed int
 }
 
-func (r *rig) Opened()                       { r.opened++ }
-func (r *rig) Reused()                       { r.reused++ }
-func (r *rig) Closed()                       { r.closed++ }
-func (r *rig) Failed(*remap.Origin, Failure) { r.failed++ }
-func (r *rig) Malformed()                    { r.malformed++ }
-func (r *rig) Sent(int)                      {}
-func (r *rig) Received(int)                  {}
+func (r *rig) Opened()                                       { r.opened++ }
+func (r *rig) Reused()                                       { r.reused++ }
+func (r *rig) Closed()                                       { r.closed++ }
+func (r *rig) Failed(*remap.Origin, *parent.Server, Failure) { r.failed++ }
+func (r *rig) Busy()                                         { r.busy++ }
+func (r *rig) Malformed()                                    { r.malformed++ }
+func (r *rig) Sent(int)                                      {}
+func (r *rig) Received(int)                                  {}
 
 // long is a limit that no test reaches.
 const long = time.Minute
@@ -48,7 +51,7 @@ func newRig(t *testing.T, tune func(*Limits)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, loop: l, names: map[string][]netip.Addr{}}
+	r := &rig{t: t, loop: l, names: map[string][]netip.Addr{}, parents: parent.NewDirectory(parent.Settings{}, nil)}
 	if r.arena, err = buffer.New(buffer.Shape{Smalls: 256, Larges: 64}); err != nil {
 		t.Fatal(err)
 	}
@@ -136,6 +139,7 @@ func (r *rig) get(addr string) *request {
 		Handler: q, Method: http1.GET, Head: []byte("GET / HTTP/1.1\r\nHost: o\r\n\r\n"),
 		Origin: &remap.Origin{Name: "http://" + addr, Host: host, Port: n},
 	}
+	q.Server, _ = r.parents.Of(q.Origin).Pick(0, 0, 0)
 	return q
 }
 

@@ -25,6 +25,10 @@ func (c *Conn) begin(head []byte) {
 	c.expecting = x.Expect && x.Body != nil
 	c.scan, c.got, c.eof, c.paused = http1.HeadScan{}, false, false, false
 	c.sink, c.framing, c.rest, c.interims = nil, http1.None, false, 0
+	c.resting, c.endBy = 0, 0
+	if total := c.pool.limits.Total; total > 0 {
+		c.endBy = c.pool.loop.Now() + int64(total)
+	}
 	c.await(c.pool.limits.Body)
 	c.note(custody.StepRequest)
 	c.flush()
@@ -34,8 +38,16 @@ func (c *Conn) begin(head []byte) {
 // begun: to take a byte of the request, or to answer it.
 func (c *Conn) await(d time.Duration) {
 	if c.state == readingHead {
-		c.limit.Set(d)
+		c.allow(d)
 	}
+}
+
+// responseLimit is the time for the response's head to come.
+func (c *Conn) responseLimit() time.Duration {
+	if c.x != nil && c.x.ResponseLimit != 0 {
+		return c.x.ResponseLimit
+	}
+	return c.pool.limits.Response
 }
 
 // flush sends what is ready and then what the body has, until the socket takes
@@ -67,7 +79,7 @@ func (c *Conn) flush() {
 		c.outLo, c.outHi = 0, 0
 		if c.bodyDone {
 			c.releaseOut()
-			c.await(c.pool.limits.Response)
+			c.await(c.responseLimit())
 			return
 		}
 		if c.expecting {
@@ -122,7 +134,9 @@ func (c *Conn) fillOut() bool {
 	}
 	switch state {
 	case BodyWait:
-		c.await(0) // the client's limits apply
+		if c.state == readingHead {
+			c.clientsTurn() // the client's apply
+		}
 		return false
 	case BodyFailed:
 		c.fail(Failure{Err: ErrBody, Connected: true})

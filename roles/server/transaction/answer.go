@@ -92,6 +92,9 @@ func (t *Transaction) failWith(status int, text string) {
 	if t.req == nil || t.req.Method != http1.HEAD {
 		t.reply.Body = &t.local
 	}
+	if status == 503 {
+		t.reply.Extra = retryLine
+	}
 	if status == 405 {
 		t.reply.Extra = allowLine
 		// What follows a CONNECT may be meant for the tunnel.
@@ -101,6 +104,7 @@ func (t *Transaction) failWith(status int, text string) {
 
 var (
 	errorLines = []byte("Server: trafficd\r\nContent-Type: text/plain; charset=utf-8\r\nCache-Control: no-store\r\n")
+	retryLine  = []byte("Retry-After: 1\r\n")
 	serverLine = []byte("Server: trafficd\r\n")
 	allowLine  = []byte("Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n")
 )
@@ -130,6 +134,9 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 	if f.progress != pending {
 		// It was reported to a server that died before the connection could note that.
 		return f.OriginResumed(0, 0)
+	}
+	if f.passOver(r.Status) {
+		return nil
 	}
 	t := f.lead // there is one: a fetch without a head is not left by its leader
 	if freshness.Invalidates(f.x.Method, r.Status) && f.env.Store != nil {

@@ -10,6 +10,7 @@ import (
 	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
+	"trafficd/roles/server/parent"
 )
 
 // progress is how far a fetch has come.
@@ -41,13 +42,14 @@ type fetch struct {
 	x         origin.Exchange
 	lead      *Transaction // whose request is sent; nil once its head has no more say
 	key       cache.Key
-	collapsed bool         // entered in env.Flights under key
-	store     bool         // the response may be stored if the rules allow it
-	stale     cache.Object // being validated, if valid
-	started   int64        // wall ns when the request was sent
-	retried   bool
-	whole     bool // the validation was of no use: fetch the whole response
-	moved     bool // followers have not been told yet
+	collapsed bool          // entered in env.Flights under key
+	store     bool          // the response may be stored if the rules allow it
+	stale     cache.Object  // being validated, if valid
+	started   int64         // wall ns when the request was sent
+	group     *parent.Group // whose servers are asked; nil before one is
+	tried     parent.Set    // which of them have been
+	whole     bool          // the validation was of no use: fetch the whole response
+	moved     bool          // followers have not been told yet
 	ringRef   buffer.Ref
 	linesRef  buffer.Ref // head.lines of a response that is not stored
 	at        int64      // how much of the body has come; less than there is only while it comes again
@@ -444,33 +446,11 @@ func (f *fetch) publish() {
 	f.env.Stats.Inc(statStored)
 }
 
-// OriginFail implements origin.Handler.
-func (f *fetch) OriginFail(why origin.Failure) {
-	if f.mayRetry(why) {
-		f.retried = true
-		f.x.Fresh = true
-		f.env.Stats.Inc(statRetried)
-		f.send()
-		return
-	}
-	f.finish(failed, failureReason(why))
-}
-
-// mayRetry reports whether the request can be sent once more: it cannot have
-// been acted upon, or acting twice is acting once (RFC 9110 §9.2.2), and all of
-// it is still at hand.
-func (f *fetch) mayRetry(why origin.Failure) bool {
-	if f.retried || why.BodyTaken || f.progress != pending || !why.Idle {
-		return false
-	}
-	return f.x.Method.Idempotent()
-}
-
 func failureReason(why origin.Failure) reason {
 	switch {
 	case why.Timeout:
 		return reason{504, why.Public()}
-	case why.Err == origin.ErrNoBuffers:
+	case why.Err == origin.ErrNoBuffers, why.Err == origin.ErrBusy:
 		return reason{503, why.Public()}
 	case why.Err == origin.ErrBody: // the client broke it off or framed it wrongly
 		return reason{400, why.Public()}

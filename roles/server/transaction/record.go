@@ -7,6 +7,7 @@ import (
 	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
+	"trafficd/roles/server/parent"
 )
 
 // A fetchRecord is what a successor must know of a fetch. How far its body has come is
@@ -20,6 +21,7 @@ type fetchRecord struct {
 	lines    buffer.Ref // of a response that is not stored, or not as the leader gets it
 	linesLen uint32
 	attempt  uint32 // of sending the request
+	tried    parent.Set
 	leader   Identity
 	key      cache.Key
 	started  int64
@@ -40,7 +42,6 @@ const (
 	fetchWriting
 	fetchShared
 	fetchNoBody
-	fetchRetried
 	fetchWhole
 	fetchBodyDone
 )
@@ -79,7 +80,7 @@ func (f *fetch) note(step queue.Step) {
 func (f *fetch) describe() fetchRecord {
 	r := fetchRecord{
 		serial: f.name.Serial, progress: f.progress, method: f.x.Method, status: uint16(f.head.status),
-		attempt: f.x.Attempt, lines: f.linesRef, linesLen: uint32(len(f.head.lines)),
+		attempt: f.x.Attempt, tried: f.tried, lines: f.linesRef, linesLen: uint32(len(f.head.lines)),
 		key: f.key, started: f.started, length: f.head.length, age: f.head.age,
 		window: f.ringRef, from: f.from, end: f.end,
 	}
@@ -103,7 +104,6 @@ func (f *fetch) describe() fetchRecord {
 	r.set(fetchWriting, f.writing)
 	r.set(fetchShared, f.head.shared)
 	r.set(fetchNoBody, f.head.noBody)
-	r.set(fetchRetried, f.retried)
 	r.set(fetchWhole, f.whole)
 	r.set(fetchBodyDone, f.x.BodyDone)
 	return r
@@ -171,7 +171,7 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 	}
 	f := &fetch{
 		env: e, loop: e.Loop, key: r.key, store: r.has(fetchStore), started: r.started,
-		retried: r.has(fetchRetried), whole: r.has(fetchWhole), linesRef: r.lines, ringRef: r.window,
+		tried: r.tried, whole: r.has(fetchWhole), linesRef: r.lines, ringRef: r.window,
 		progress: r.progress, record: rec, name: n, from: r.from, tail: r.from, end: r.end,
 	}
 	f.x.Handler, f.x.Method, f.x.Token, f.x.Attempt = f, r.method, n, r.attempt

@@ -75,12 +75,15 @@ func (f *fetch) begin(t *Transaction) {
 	f.joinLocked(t)
 	f.mu.Unlock()
 	t.on(evFetch)
-	f.send()
+	if f.choose() {
+		f.send()
+	}
 }
 
 // describeRequest tells the exchange what there is to know of the leader's request.
 func (f *fetch) describeRequest(t *Transaction) {
 	f.x.Origin = t.match.Origin
+	f.x.ConnectLimit, f.x.ResponseLimit = t.match.Policy().ConnectTimeout, t.match.Policy().ResponseTimeout
 	f.x.Leader = t.client.Identity().Conn
 	f.x.Method = t.req.Method
 	f.x.Body = t.client.RequestBody()

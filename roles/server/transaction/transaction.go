@@ -12,6 +12,7 @@ import (
 	"trafficd/roles/server/header"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
+	"trafficd/roles/server/parent"
 	"trafficd/roles/server/remap"
 )
 
@@ -21,6 +22,7 @@ type Settings struct {
 	Remap     *remap.Table
 	Via       string // pseudonym in Via
 	Freshness freshness.Rules
+	Attempts  int // of sending one request, in all; at least 1
 }
 
 // Flights is the table of fetches that others may follow.
@@ -45,6 +47,7 @@ type Env struct {
 	Cache    *cache.Arena // this loop's access to Store
 	Flights  *Flights
 	Origins  *origin.Pool
+	Parents  *parent.Directory
 	Stats    *stats.Row
 	Settings *atomic.Pointer[Settings]
 	Book     *custody.Book // nil: fetches end with this process

@@ -1,0 +1,88 @@
+package parent
+
+import "testing"
+
+// loop is one loop's end of a door.
+type loop struct{ spared int }
+
+func (l *loop) Spare(*Door) { l.spared++ }
+
+func newDoor(limit, line int) *Door {
+	return &Door{dir: NewDirectory(Settings{MaxConnections: limit, MaxWaiting: line}, nil)}
+}
+
+func waiter(l *loop, admitted *int) *Waiter {
+	return &Waiter{Keeper: l, Admit: func() { *admitted++ }}
+}
+
+func TestADoorWithoutALimitIsOpen(t *testing.T) {
+	d := newDoor(0, 0)
+	for range 1000 {
+		if d.Enter(nil) != Enter {
+			t.Fatal("refused")
+		}
+	}
+	if d.Limited() || d.used.Load() != 1000 {
+		t.Errorf("limited %v, %d connections", d.Limited(), d.used.Load())
+	}
+}
+
+func TestTheLineIsServedInOrderAndBounded(t *testing.T) {
+	d, l := newDoor(1, 2), &loop{}
+	first, second, third := 0, 0, 0
+	if got := d.Enter(nil); got != Enter {
+		t.Fatalf("first: %v", got)
+	}
+	a, b := waiter(l, &first), waiter(l, &second)
+	for i, w := range []*Waiter{a, b} {
+		if got := d.Enter(w); got != Wait {
+			t.Fatalf("waiter %d: %v", i, got)
+		}
+	}
+	if got := d.Enter(waiter(l, &third)); got != Full {
+		t.Errorf("with a full line: %v", got)
+	}
+	if got := d.Enter(nil); got != Full {
+		t.Errorf("who does not wait: %v", got)
+	}
+	d.Leave()
+	if first != 1 || second != 0 {
+		t.Errorf("admitted %d and %d, want the first", first, second)
+	}
+	if d.Forget(a) {
+		t.Error("one that was admitted is still in line")
+	}
+	if !d.Forget(b) || d.Forget(b) {
+		t.Error("one that waits is taken out of the line once")
+	}
+	d.Leave()
+	if second != 0 || d.used.Load() != 0 {
+		t.Errorf("admitted %d after it was forgotten, %d connections", second, d.used.Load())
+	}
+}
+
+// An idle connection goes to who waits on its loop, is given up for who waits elsewhere, and is asked for when
+// somebody comes to wait.
+func TestIdleConnectionsAreNotHoarded(t *testing.T) {
+	d, here, there := newDoor(1, 9), &loop{}, &loop{}
+	d.Enter(nil)
+	if next, stay := d.Idle(here); next != nil || !stay {
+		t.Fatalf("nobody waits: next %v, stay %v", next, stay)
+	}
+	n := 0
+	w := waiter(there, &n)
+	d.Enter(w)
+	if here.spared != 1 || there.spared != 0 {
+		t.Errorf("asked %d and %d times to spare a connection", here.spared, there.spared)
+	}
+	d.Used(here)
+	if next, stay := d.Idle(here); next != nil || stay {
+		t.Errorf("somebody waits elsewhere: next %v, stay %v", next, stay)
+	}
+	if next, stay := d.Idle(there); next != w || stay {
+		t.Errorf("somebody waits here: next %v, stay %v", next, stay)
+	}
+	if n != 0 || d.waiting.Load() != 0 {
+		t.Errorf("admitted %d, %d wait", n, d.waiting.Load())
+	}
+}
