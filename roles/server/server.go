@@ -356,6 +356,9 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	if err := s.openCache(); err != nil {
 		return err
 	}
+	if s.store != nil {
+		go s.store.Tend(ctx.Done())
+	}
 	turn := make(chan error, 1)
 	if s.custody != nil {
 		s.say(stats.Starting)

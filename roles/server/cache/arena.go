@@ -9,6 +9,7 @@ import (
 // methods; that a loop has its own is what keeps loops from sharing cache lines.
 type Arena struct {
 	store *Store
+	class uint32 // of the segments it fills: probation, but for Store.protected
 
 	// pins counts, by segment, what this arena's readers and writers hold. It is in
 	// process memory, so a death drops every pin; the next process pins again what
@@ -16,15 +17,13 @@ type Arena struct {
 	pins    []atomic.Int32
 	sharers int // guarded by store.ring
 
-	mu   sync.Mutex
-	seg  int64     // the segment allocated from, -1 none; written under mu and store.ring, read under either
-	gen  uint32    // guarded by mu; its generation
-	used uint32    // guarded by mu; bytes of it handed out
-	idle []*Writer // guarded by mu; for use again
+	mu     sync.Mutex
+	cursor cursor    // guarded by mu; the segment's number is written under store.ring as well, and read under either
+	idle   []*Writer // guarded by mu; for use again
 }
 
-func (s *Store) newArena() *Arena {
-	return &Arena{store: s, pins: make([]atomic.Int32, len(s.segs)), seg: -1}
+func (s *Store) newArena(class uint32) *Arena {
+	return &Arena{store: s, class: class, pins: make([]atomic.Int32, len(s.segs)), cursor: cursor{seg: -1}}
 }
 
 // A Matcher decides whether a request may be answered by the alternate with this
@@ -61,9 +60,7 @@ func (a *Arena) Lookup(k Key, m Matcher) (Object, bool) {
 	if best.hdr == nil {
 		return Object{}, false
 	}
-	if best.hdr.flags.Load()&flagReferenced == 0 {
-		best.hdr.flags.Or(flagReferenced)
-	}
+	best.hdr.hit()
 	return best, true
 }
 

@@ -8,7 +8,7 @@
 //	  one page     64 B a segment   256 B a set of 16      64 KiB to 1 MiB each
 //
 // The store is log-structured. An arena (one for each event loop) allocates upwards in a segment;
-// a full segment is sealed; segments are evicted whole, oldest first. An object is a
+// a full segment is sealed; segments are evicted whole, oldest first within their class. An object is a
 // record (256 bytes of header, vary block, head block, URI) and its body. A body of up to 64 KiB
 // lies right behind its record, so that a hit of 1 KiB reads one run of memory; a
 // larger one, or one of unknown length, is a table of fragments, anywhere.
@@ -22,7 +22,7 @@
 // # Invariants
 //
 //   - A location names one record for ever. What is reachable through the index is complete
-//     and never changes, but for the referenced bit and the mark that the tier below has it too.
+//     and never changes, but for the count of its hits and the mark that the tier below has it too.
 //   - Bytes are overwritten only after the generation changed, and only while no one in
 //     this process has the segment pinned. A reader pins, then looks at the generation;
 //     an evictor condemns the segment, then looks at the pins. The atomics of Go are
@@ -41,13 +41,18 @@
 // and put together with what came later by Assemble, which copies no more than a few small
 // fragments.
 //
-// # Eviction, and what it may cost
+// # Admission and eviction
 //
-// When an arena opens a segment, the next victim is prepared: its objects that were hit since
-// they were written, with bodies up to 64 KiB, are copied into the segment just opened, newest first, until that is
-// half full. So one allocation is charged with copying at most 512 KiB (about 100 µs)
-// and walking at most four segments. The rest is dropped. Since only one bit is kept, a scan can
-// flush what was not asked for during one turn of the ring.
+// S3-FIFO in segments: what is new is on probation, in about a tenth of the store; what was hit there moves to
+// protected segments, in which what was hit goes round once more; what went without a hit leaves a tag behind, by which
+// its return is noticed. So a scan of any length goes through the tenth (admission.go). A hit costs a look at a
+// counter of two bits, and three times in an object's round a store.
+//
+// # What it may cost
+//
+// The tender (Store.Tend), a goroutine beside the loops, keeps some segments spare, and moves large bodies that were
+// hit. Where it is late, the allocation that opens a segment pays: it walks at most six segments and copies
+// at most 512 KiB (about 100 µs). Bodies over 64 KiB are then lost, but for their tag.
 //
 // # Life cycle
 //

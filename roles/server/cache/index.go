@@ -60,6 +60,7 @@ func (a *Arena) publish(l location, h *objectHeader, only location) bool {
 	switch {
 	case v.same >= 0:
 		old := location(set.locs[v.same].Load())
+		a.inherit(old, h)
 		set.locs[v.same].Store(uint64(l)) // the tag is the same: one store replaces
 		killpoint()
 		s.discount(old)
@@ -141,9 +142,11 @@ func (a *Arena) survey(set *indexSet, h *objectHeader) survey {
 	return v
 }
 
-// ageOf orders locations by when they were written: the smaller, the older.
+// ageOf orders locations by what can be dropped first: what is on probation, then by when it was
+// written, the smaller, the older.
 func (s *Store) ageOf(l location) uint64 {
-	return s.segs[l.segment()].seq.Load()<<16 | uint64(l.offset()/granule)
+	h := &s.segs[l.segment()]
+	return uint64(h.class.Load())<<63 | h.seq.Load()<<16 | uint64(l.offset()/granule)
 }
 
 func (a *Arena) hasKey(l location, k Key) bool {

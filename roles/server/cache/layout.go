@@ -11,7 +11,7 @@ import (
 
 const (
 	magic   = 0x6568636164726674 // "tfrdache", little endian
-	version = 2
+	version = 3
 
 	granule   = 64 // alignment of every allocation
 	pageSize  = 4096
@@ -49,6 +49,8 @@ type superblock struct {
 	forwarded atomic.Uint64
 	displaced atomic.Uint64
 	noSpace   atomic.Uint64
+	returned  atomic.Uint64
+	lost      atomic.Uint64
 }
 
 // A segment's state, the low byte of its word.
@@ -68,7 +70,10 @@ type segmentHeader struct {
 	last atomic.Uint32 // newest object header in it: granule number + 1, 0 none
 	live atomic.Int32  // objects the index leads to; a gauge, may be off by what a death interrupted
 	used atomic.Uint32 // bytes handed out; a gauge
-	_    [36]byte
+
+	class atomic.Uint32 // probation or protected; advice only, any value may follow a death
+	large atomic.Uint32 // records in it whose bodies are too large to be moved by a loop; a gauge
+	_     [28]byte
 }
 
 func segmentWord(generation uint32, state uint8) uint64 {
@@ -107,19 +112,23 @@ func (l location) generation() uint32 { return uint32(l) & maxGeneration }
 
 // indexSet is where a key's entries must be: 16 ways, 16 bytes an entry, of which
 // a look-up that misses touches the first cache line only. An entry is a tag and a
-// location; the location is the commit word.
+// location; the location is the commit word. ghosts are the tags of keys that were
+// evicted lately; nothing but policy follows from them.
 type indexSet struct {
-	tags [setWays]atomic.Uint32
-	locs [setWays]atomic.Uint64
-	_    [64]byte
+	tags   [setWays]atomic.Uint32
+	locs   [setWays]atomic.Uint64
+	ghosts [setWays]atomic.Uint32
 }
 
 // Object states, bits of objectHeader.flags.
 const (
-	flagComplete   = 1 << iota // the body is all there; never taken back
-	flagReferenced             // hit since it was written: gets a second chance
-	flagAborted                // the fill was given up
-	flagOnDisk                 // the tier below has it; a hint, set after publication
+	flagComplete = 1 << iota // the body is all there; never taken back
+	flagAborted              // the fill was given up
+	flagOnDisk               // the tier below has it; a hint, set after publication
+
+	// Above them, how often it was hit: 0 to 3, and no further.
+	hitOne  = 1 << 8
+	hitMask = 3 * hitOne
 )
 
 // objectHeader begins an object's record; the vary block, the head block, the URI and,

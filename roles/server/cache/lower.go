@@ -32,6 +32,16 @@ func (s *Store) tellPublished(o Object) {
 	}
 }
 
+// tellMoved tells once more of an object that has a new identity, unless the tier below has it already: the
+// identity that it was told first may lead nowhere by the time it looks.
+func (s *Store) tellMoved(l location, h *objectHeader) {
+	if s.lower.Load() != nil && h.flags.Load()&flagOnDisk == 0 {
+		o := s.common().again(l, h)
+		s.tellPublished(o)
+		o.Release()
+	}
+}
+
 func (s *Store) tellRemoved(k Key) {
 	if l := s.lower.Load(); l != nil {
 		(*l).Removed(k)

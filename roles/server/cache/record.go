@@ -6,6 +6,7 @@ type record struct {
 	meta            *Meta
 	uri, vary, head []byte
 	declared        int64
+	flags           uint32 // hits and mark that it begins with
 }
 
 func recordOf(h *objectHeader) record {
@@ -27,7 +28,7 @@ func (s *Store) writeRecord(l location, r record, n uint32) *objectHeader {
 	h.varyLen, h.headLen, h.uriLen = uint32(len(r.vary)), uint32(len(r.head)), uint32(len(r.uri))
 	h.prev, h.overflowCap = 0, 0
 	h.committed.Store(0)
-	h.flags.Store(0)
+	h.flags.Store(r.flags)
 	h.overflow.Store(0)
 	copy(h.varyBlock(), r.vary)
 	copy(h.headBlock(), r.head)
@@ -51,7 +52,11 @@ func (s *Store) writeRecord(l location, r record, n uint32) *objectHeader {
 func (s *Store) complete(l location, h *objectHeader, size int64) {
 	h.committed.Store(uint64(size))
 	killpoint()
-	chain := &s.segs[l.segment()].last
+	seg := &s.segs[l.segment()]
+	if size > maxForwarded {
+		seg.large.Add(1)
+	}
+	chain := &seg.last
 	for {
 		h.prev = chain.Load()
 		killpoint()

@@ -59,12 +59,16 @@ type Store struct {
 
 	// arenas is replaced as a whole, under ring.mu, so that pins can be summed
 	// without a lock.
-	arenas atomic.Pointer[[]*Arena]
+	arenas    atomic.Pointer[[]*Arena]
+	protected *Arena // for what is known to be worth it; in arenas
+	wake      chan struct{}
 
 	ring struct {
 		sync.Mutex
-		cursor uint32 // next candidate for eviction
-		spare  int64  // segment ready to be opened, -1 none
+		sealed    [numClasses]fifo // full segments that serve, the oldest of each class first
+		spares    fifo             // never used, or evicted and not pinned: can be opened
+		condemned []uint32         // evicted, but pinned when last looked at
+		keep      cursor           // a protected segment, for what survives an eviction
 		// left are segments that predecessors have not filled, the newest last. Once it is certain that
 		// those are gone (EndHold) they are filled up, or each death would cost one for each
 		// loop, and in the end a hot object its place. Only segment and generation count.
@@ -131,7 +135,8 @@ const (
 )
 
 // plan divides a mapping: 1 MiB segments, smaller ones when there would be fewer than
-// 64 of them, and an index entry for every 2 KiB (0.8 % to 1.6 % of the mapping).
+// 64 of them, and an index entry for each KiB, since an object of that size takes somewhat more with its
+// head (1.6 % to 3.1 % of the mapping).
 func plan(total uint64) (geometry, error) {
 	g := geometry{total: total, segSize: maxSegSize}
 	for total/uint64(g.segSize) < 64 && g.segSize > minSegSize {
@@ -150,7 +155,7 @@ func plan(total uint64) (geometry, error) {
 
 func setsFor(data uint64) uint32 {
 	sets := uint32(1)
-	for uint64(sets)*setWays < data/2048 {
+	for uint64(sets)*setWays < data/1024 {
 		sets *= 2
 	}
 	return sets
@@ -203,9 +208,11 @@ func (s *Store) attach(g geometry) {
 		s.super.otherSeed = s.opts.Seed
 	}
 	s.keySeed = s.super.keySeed()
-	s.ring.spare = -1
-	first := []*Arena{s.newArena()}
+	s.ring.keep.seg = -1
+	s.protected = s.newArena(protected)
+	first := []*Arena{s.newArena(probation), s.protected}
 	s.arenas.Store(&first)
+	s.wake = make(chan struct{}, 1)
 }
 
 func boundObject(want int64, g geometry) int64 {
@@ -236,19 +243,7 @@ func (s *Store) adopt() {
 	slices.SortFunc(s.ring.left, func(a, b location) int {
 		return cmp.Compare(s.segs[a.segment()].seq.Load(), s.segs[b.segment()].seq.Load())
 	})
-	s.ring.cursor = s.oldestSegment()
-}
-
-// oldestSegment is where the ring goes on: the first segment never used, or else the
-// one opened longest ago.
-func (s *Store) oldestSegment() uint32 {
-	oldest := uint32(0)
-	for i := range s.segs {
-		if s.segs[i].seq.Load() < s.segs[oldest].seq.Load() {
-			oldest = uint32(i)
-		}
-	}
-	return oldest
+	s.takeStock()
 }
 
 // EndHold ends Options.Hold: the predecessor is gone, and whatever it was sending
@@ -264,17 +259,18 @@ func (s *Store) EndHold() {
 		}
 	}
 	s.hold.Store(false)
+	s.takeStock()
 }
 
 // ownsLocked tells whether an arena of this process allocates from the segment. The
 // caller holds ring.mu.
 func (s *Store) ownsLocked(seg int64) bool {
 	for _, a := range *s.arenas.Load() {
-		if a.seg == seg {
+		if a.cursor.seg == seg {
 			return true
 		}
 	}
-	return false
+	return s.ring.keep.seg == seg
 }
 
 // Fenced tells whether a later process has opened the store.
@@ -285,22 +281,22 @@ func (s *Store) MaxObject() int64 { return s.opts.MaxObject }
 
 // Arena returns a handle for one event loop: segments of its own to write
 // to and pin counters of its own, so that loops do not contend. At most a quarter of the segments
-// are open at a time, so on a small store with many loops several share one.
+// are open to loops at a time, so on a small store with many loops several share one.
 func (s *Store) Arena() *Arena {
 	s.ring.Lock()
 	defer s.ring.Unlock()
 	old := *s.arenas.Load()
-	if len(old)-1 >= len(s.segs)/4-1 {
+	if loops := len(old) - 2; loops >= len(s.segs)/4-2 {
 		shared := old[0]
 		for _, a := range old {
-			if a.sharers < shared.sharers {
+			if a.class == probation && a.sharers < shared.sharers {
 				shared = a
 			}
 		}
 		shared.sharers++
 		return shared
 	}
-	a := s.newArena()
+	a := s.newArena(probation)
 	a.sharers = 1
 	all := append(append(make([]*Arena, 0, len(old)+1), old...), a)
 	s.arenas.Store(&all)
@@ -351,11 +347,15 @@ type Stats struct {
 	Segments int   // number of segments
 	Pinned   int   // segments with a reader or writer of this process
 
+	Protected int64 // of Bytes, what lies in protected segments
+
 	Published uint64 // objects stored
 	Updated   uint64 // objects given a new head by a 304
 	Removed   uint64 // objects removed by key
 	Evicted   uint64 // segments evicted
-	Forwarded uint64 // objects that got a second chance at an eviction
+	Forwarded uint64 // objects that were moved to a protected segment, or kept in one
+	Returned  uint64 // objects stored again while their eviction was remembered
+	Lost      uint64 // objects evicted although they had been hit, for want of room
 	Displaced uint64 // objects dropped for want of a way in their index set, or as an alternate too many
 	NoSpace   uint64 // fills refused or broken off because every segment was pinned
 }
@@ -366,7 +366,7 @@ func (s *Store) Stats() Stats {
 	st := Stats{
 		Capacity: int64(len(s.segs)) * int64(s.segSize), Segments: len(s.segs),
 		Published: b.published.Load(), Updated: b.updated.Load(), Removed: b.removed.Load(), Evicted: b.evicted.Load(),
-		Forwarded: b.forwarded.Load(), Displaced: b.displaced.Load(), NoSpace: b.noSpace.Load(),
+		Forwarded: b.forwarded.Load(), Returned: b.returned.Load(), Lost: b.lost.Load(), Displaced: b.displaced.Load(), NoSpace: b.noSpace.Load(),
 	}
 	for i := range s.segs {
 		if s.pinned(uint32(i)) {
@@ -375,6 +375,9 @@ func (s *Store) Stats() Stats {
 		if state := stateOf(s.segs[i].word.Load()); state == segActive || state == segSealed {
 			st.Objects += max(0, int64(s.segs[i].live.Load()))
 			st.Bytes += int64(s.segs[i].used.Load())
+			if s.segs[i].class.Load() == protected {
+				st.Protected += int64(s.segs[i].used.Load())
+			}
 		}
 	}
 	return st

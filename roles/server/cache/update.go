@@ -7,7 +7,7 @@ package cache
 // then the one to keep; ErrNoSpace, ErrTooLarge and ErrFenced leave o as it was.
 func (a *Arena) Update(o *Object, meta *Meta, head []byte) (Object, error) {
 	s, old := a.store, o.hdr
-	r := record{key: old.key, meta: meta, uri: old.uri(), vary: old.varyBlock(), head: head, declared: old.declared}
+	r := record{key: old.key, meta: meta, uri: old.uri(), vary: old.varyBlock(), head: head, declared: old.declared, flags: s.standing(o.loc, old)}
 	if r.text() > s.maxHead() {
 		return Object{}, ErrTooLarge
 	}

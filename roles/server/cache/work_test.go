@@ -27,8 +27,11 @@ func (r work) step(s *Store, a *Arena) string {
 	k := keyN(uint64(r.IntN(300)))
 	switch r.IntN(10) {
 	case 0:
-		if r.IntN(5) == 0 {
+		switch r.IntN(5) {
+		case 0:
 			s.Remove(k)
+		case 1:
+			s.tend()
 		}
 	case 1:
 		return r.update(a, k)

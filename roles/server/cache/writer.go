@@ -48,7 +48,18 @@ func (a *Arena) Create(k Key, meta *Meta, uri, vary, head []byte, size int64) (*
 	if size > s.opts.MaxObject || r.text() > s.maxHead() {
 		return nil, ErrTooLarge
 	}
-	least, most := s.firstExtent(r.size(), size)
+	if s.returns(k) {
+		r.flags = hitOne
+		if size > s.small() {
+			a = s.protected
+		}
+	}
+	return a.create(r)
+}
+
+func (a *Arena) create(r record) (*Writer, error) {
+	s := a.store
+	least, most := s.firstExtent(r.size(), r.declared)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	l, n, err := a.reserve(least, most)
@@ -249,6 +260,15 @@ func (w *Writer) Publish() (Object, error) {
 	w.state.Store(uint32(Published))
 	s.tellPublished(o)
 	return o, nil
+}
+
+// replace is Publish for a copy of what is at only, if that can still be found.
+func (w *Writer) replace(only location) bool {
+	a, h, l := w.arena, w.obj.hdr, w.obj.loc
+	w.trim()
+	a.store.complete(l, h, w.size)
+	w.state.Store(uint32(Published))
+	return !a.store.Fenced() && a.publish(l, h, only)
 }
 
 // Abort gives the fill up. Who retained the writer can still read what there is.

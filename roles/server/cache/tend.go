@@ -1,0 +1,130 @@
+package cache
+
+// Tend does, until stop is closed, what would cost a loop too much or too often: it keeps spare
+// segments, so that evictions are not paid for by allocations, and it moves large objects that were hit
+// out of the segments that are evicted next. Without it the store works, but for the large ones.
+// One goroutine beside the loops runs it. It sleeps until segments are opened.
+func (s *Store) Tend(stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-s.wake:
+		}
+		s.tend()
+	}
+}
+
+func (s *Store) wakeTender() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // it has been told already
+	}
+}
+
+// stockTarget is how many spare segments the tender keeps: enough for the time it takes to get a processor.
+func (s *Store) stockTarget() uint32 { return uint32(min(2+len(s.segs)/32, 12)) }
+
+// maxPromotions is how many segments the tender keeps whole in a row. When all of them are hot, something hot
+// has to go.
+const maxPromotions = 16
+
+// tend fills the stock. It lets go of the ring as often as it can, since a loop may wait for it.
+func (s *Store) tend() {
+	for promoted := 0; ; promoted++ {
+		seg, ok := s.nextVictim()
+		if !ok {
+			return
+		}
+		if s.segs[seg].large.Load() != 0 {
+			s.rescueLarge(seg)
+		}
+		s.ring.Lock()
+		before := s.ring.spares.n
+		s.evict(seg, promoted >= maxPromotions)
+		if s.ring.spares.n > before {
+			promoted = 0
+		}
+		s.ring.Unlock()
+	}
+}
+
+// nextVictim takes a segment out, so that nobody else evicts it; false when there is stock enough.
+func (s *Store) nextVictim() (uint32, bool) {
+	s.ring.Lock()
+	defer s.ring.Unlock()
+	s.reclaim()
+	if s.ring.spares.n >= s.stockTarget() {
+		return 0, false
+	}
+	return s.victim()
+}
+
+// rescueLarge copies the large objects of a segment that were hit.
+func (s *Store) rescueLarge(seg uint32) {
+	a := s.protected
+	w := s.segs[seg].word.Load()
+	here := locate(seg, 0, generationOf(w))
+	if stateOf(w) != segSealed || !a.pinServing(here) {
+		return
+	}
+	defer a.unpin(here)
+	class := s.segs[seg].class.Load()
+	s.records(seg, func(l location, h *objectHeader) {
+		if h.committed.Load() <= maxForwarded {
+			return
+		}
+		if o, ok := a.current(l, h); ok {
+			if o.hdr.wasHit() && o.BodyLen() <= s.largest() {
+				a.move(&o, class)
+			}
+			o.Release()
+		}
+	})
+}
+
+// largest bounds what is moved: more than an eighth of the store would drive out too much that is just as good.
+func (s *Store) largest() int64 { return int64(len(s.segs)) * int64(s.segSize) / 8 }
+
+// current opens the object at l, or the one that has the same body under a newer head.
+func (a *Arena) current(l location, h *objectHeader) (Object, bool) {
+	set := a.store.set(h.key)
+	for i := range set.locs {
+		if set.tags[i].Load() != h.key.tag() {
+			continue
+		}
+		o, ok := a.open(location(set.locs[i].Load()))
+		if !ok {
+			continue
+		}
+		if o.loc == l || o.hdr.key == h.key && o.hdr.fragments.Load() > 0 && h.fragments.Load() > 0 &&
+			a.store.fragment(o.hdr, 0).loc == a.store.fragment(h, 0).loc {
+			return o, true
+		}
+		o.Release()
+	}
+	return Object{}, false
+}
+
+// move copies o into the arena's segments and swaps the entry that leads to it.
+func (a *Arena) move(o *Object, class uint32) {
+	r := recordOf(o.hdr)
+	r.declared, r.flags = o.BodyLen(), cool(o.hdr.flags.Load(), class)&(hitMask|flagOnDisk)
+	w, err := a.create(r)
+	if err != nil {
+		return
+	}
+	defer w.Release()
+	for off := int64(0); off < o.BodyLen(); {
+		n, err := w.Write(o.Fragment(off))
+		if err != nil {
+			w.Abort()
+			return
+		}
+		off += int64(n)
+	}
+	if w.replace(o.loc) {
+		a.store.super.forwarded.Add(1)
+		a.store.tellMoved(w.obj.loc, w.obj.hdr)
+	}
+}
