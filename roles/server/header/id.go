@@ -47,6 +47,7 @@ const (
 	ETag
 	Expires
 	Forwarded
+	FrontEndHTTPS
 	HTTP2Settings
 	IfMatch
 	IfModifiedSince
@@ -59,6 +60,7 @@ const (
 	MaxForwards
 	Origin
 	Pragma
+	Proxy
 	ProxyAuthenticationInfo
 	Range
 	Referer
@@ -77,11 +79,20 @@ const (
 	XForwardedFor
 	XForwardedHost
 	XForwardedPort
+	XForwardedPrefix
 	XForwardedProto
 	XForwardedScheme
+	XForwardedServer
+	XForwardedSSL
+	XForwardedURI
+	XHost
+	XHTTPMethod
 	XHTTPMethodOverride
+	XMethodOverride
+	XOriginalHost
 	XOriginalURL
 	XRewriteURL
+	XURLScheme
 	// NumIDs is one more than the highest ID: the length of a table indexed by ID.
 	NumIDs
 )
@@ -126,6 +137,7 @@ var names = [NumIDs]string{
 	ETag:                    "ETag",
 	Expires:                 "Expires",
 	Forwarded:               "Forwarded",
+	FrontEndHTTPS:           "Front-End-Https",
 	HTTP2Settings:           "HTTP2-Settings",
 	IfMatch:                 "If-Match",
 	IfModifiedSince:         "If-Modified-Since",
@@ -138,6 +150,7 @@ var names = [NumIDs]string{
 	MaxForwards:             "Max-Forwards",
 	Origin:                  "Origin",
 	Pragma:                  "Pragma",
+	Proxy:                   "Proxy",
 	ProxyAuthenticationInfo: "Proxy-Authentication-Info",
 	Range:                   "Range",
 	Referer:                 "Referer",
@@ -156,11 +169,20 @@ var names = [NumIDs]string{
 	XForwardedFor:           "X-Forwarded-For",
 	XForwardedHost:          "X-Forwarded-Host",
 	XForwardedPort:          "X-Forwarded-Port",
+	XForwardedPrefix:        "X-Forwarded-Prefix",
 	XForwardedProto:         "X-Forwarded-Proto",
 	XForwardedScheme:        "X-Forwarded-Scheme",
+	XForwardedServer:        "X-Forwarded-Server",
+	XForwardedSSL:           "X-Forwarded-Ssl",
+	XForwardedURI:           "X-Forwarded-Uri",
+	XHost:                   "X-Host",
+	XHTTPMethod:             "X-HTTP-Method",
 	XHTTPMethodOverride:     "X-HTTP-Method-Override",
+	XMethodOverride:         "X-Method-Override",
+	XOriginalHost:           "X-Original-Host",
 	XOriginalURL:            "X-Original-URL",
 	XRewriteURL:             "X-Rewrite-URL",
+	XURLScheme:              "X-Url-Scheme",
 }
 
 // String returns the canonical spelling, "" for Unknown.
@@ -178,10 +200,10 @@ const (
 	maxName  = 32 // no known name is longer
 	numSlots = 512
 
-	hashFirst = 0x04065c81
-	hashLast  = 0xcfe330cd
-	hashMid   = 0x73907cfd
-	hashLen   = 0x0f5b8e2d
+	hashFirst = 0xcf60f712
+	hashLast  = 0xb205fd47
+	hashMid   = 0x82abeb6b
+	hashLen   = 0x4e7c5372
 )
 
 // candidate is a known name in the form in which it is compared. A name of at
@@ -288,6 +310,15 @@ func (s *Set) Add(id ID) { s[(id>>6)%ID(len(s))] |= 1 << (id & 63) }
 // Has reports whether id is in s.
 func (s *Set) Has(id ID) bool { return s[(id>>6)%ID(len(s))]>>(id&63)&1 != 0 }
 
+// Meets reports whether s and other have an ID in common.
+func (s *Set) Meets(other *Set) bool {
+	var common uint64
+	for i := range s {
+		common |= s[i] & other[i]
+	}
+	return common != 0
+}
+
 var hopByHop = SetOf(Connection, KeepAlive, ProxyConnection, TE, Trailer, TransferEncoding,
 	Upgrade, ProxyAuthenticate, ProxyAuthorization, HTTP2Settings)
 
@@ -314,7 +345,8 @@ var forbiddenTrailer = SetOf(Host, Connection, ContentLength, TransferEncoding, 
 	Age, Date, Expires, Location, RetryAfter, Vary, Warning, Allow,
 	ContentEncoding, ContentType, ContentRange, ContentLocation, ContentLanguage, ContentDisposition,
 	Forwarded, XForwardedFor, XForwardedHost, XForwardedPort, XForwardedProto, XForwardedScheme,
-	XHTTPMethodOverride, XOriginalURL, XRewriteURL, Via)
+	XForwardedPrefix, XForwardedServer, XForwardedSSL, XForwardedURI, XHost, XOriginalHost, XURLScheme, FrontEndHTTPS,
+	XHTTPMethodOverride, XHTTPMethod, XMethodOverride, XOriginalURL, XRewriteURL, Proxy, Via)
 
 // TrailerForbidden reports whether a field may not stand in a trailer section
 // (RFC 9110 §6.5.1): it would have to be known before the content.

@@ -24,6 +24,9 @@ type FieldSet struct {
 // Has reports whether a field is present.
 func (s *FieldSet) Has(id header.ID) bool { return s.present.Has(id) }
 
+// HasAny reports whether any field of a set is present.
+func (s *FieldSet) HasAny(ids *header.Set) bool { return s.present.Meets(ids) }
+
 // Repeated reports whether a field has more than one field line.
 func (s *FieldSet) Repeated(id header.ID) bool { return s.repeated.Has(id) }
 
@@ -54,6 +57,10 @@ func (s *FieldSet) HopByHop(head []byte, f *Field) bool {
 	}
 	return s.nominates && s.nominated(head, f.Name.In(head))
 }
+
+// Nominates reports whether Connection names a field that is unknown to package header, so that it
+// is not passed on. An origin then answers less than what was asked.
+func (s *FieldSet) Nominates() bool { return s.nominates }
 
 func (s *FieldSet) nominated(head, name []byte) bool {
 	for i := range s.Fields {
