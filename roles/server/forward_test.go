@@ -63,7 +63,7 @@ func TestTheRequestHeadAsTheOriginGetsIt(t *testing.T) {
 		has, lacks    []string
 	}{
 		{"request line and host", "GET /p/a?b=c HTTP/1.1\r\nHost: Example.com:81\r\n\r\n",
-			[]string{"GET /deep/a?b=c HTTP/1.1\r\nHost: Example.com:81\r\n"}, nil},
+			[]string{"GET /deep/a?b=c HTTP/1.1\r\nHost: example.com:81\r\n"}, nil},
 		{"absolute form", "GET http://other.test?x HTTP/1.1\r\nHost: h\r\n\r\n",
 			[]string{"GET /?x HTTP/1.1\r\nHost: other.test\r\n"}, []string{"Host: h"}},
 		{"no host", "GET / HTTP/1.0\r\n\r\n", []string{"HTTP/1.1\r\nHost: 127.0.0.1:", "Via: 1.0 trafficd\r\n"}, nil},
@@ -72,7 +72,7 @@ func TestTheRequestHeadAsTheOriginGetsIt(t *testing.T) {
 			[]string{"X-Yours: 2\r\n", "Content-Length: 0\r\n"},
 			[]string{"Connection", "Keep-Alive", "X-Mine", "TE:", "Trailer", "Proxy-", "Upgrade"}},
 		{"via and forwarded", "POST / HTTP/1.1\r\nHost: h\r\nVia: 1.1 other\r\nX-Forwarded-For: 10.0.0.1\r\nContent-Length: 0\r\n\r\n",
-			[]string{"Via: 1.1 other\r\n", "Via: 1.1 trafficd\r\n", "X-Forwarded-For: 10.0.0.1\r\n", "X-Forwarded-For: 127.0.0.1\r\n"}, nil},
+			[]string{"Via: 1.1 other\r\n", "Via: 1.1 trafficd\r\n", "X-Forwarded-For: 10.0.0.1, 127.0.0.1\r\n"}, nil},
 		{"conditions of a GET that may be stored", "GET / HTTP/1.1\r\nHost: h\r\nIf-None-Match: \"a\"\r\nIf-Match: \"b\"\r\n\r\n",
 			[]string{"If-Match: \"b\"\r\n"}, []string{"If-None-Match"}},
 		{"range", "GET / HTTP/1.1\r\nHost: h\r\nRange: bytes=0-1\r\n\r\n", []string{"Range: bytes=0-1\r\n"}, nil},

@@ -205,6 +205,7 @@ func (f *fetch) keepLines(lines []byte) []byte {
 func (f *fetch) invalidate(t *Transaction, r *http1.Response, head []byte) {
 	s, host := f.env.Store, t.req.Host.In(t.head)
 	s.Remove(t.keyOf(t.path, t.query()))
+	s.Remove(s.KeyOf(schemeHTTP, host, t.path, t.keyed(t.query()))) // for those who have said nothing of their way
 	for _, id := range []header.ID{header.Location, header.ContentLocation} {
 		if v := r.Value(head, id); v != nil {
 			if path, query, ok := freshness.InvalidatedTarget(v, schemeHTTP, host); ok {

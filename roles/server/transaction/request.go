@@ -115,12 +115,7 @@ func (t *Transaction) appendRequest(b []byte, f *fetch) []byte {
 	b = append(b, ' ')
 	b = t.match.AppendTarget(b, t.path)
 	b = append(b, t.query()...)
-	b = append(b, " HTTP/1.1\r\nHost: "...)
-	if host := req.Host.In(head); len(host) > 0 {
-		b = append(b, host...)
-	} else {
-		b = append(b, t.match.Origin.Authority...)
-	}
+	b = t.appendHost(append(b, " HTTP/1.1\r\nHost: "...))
 	b = append(b, "\r\n"...)
 	for i := range req.Fields {
 		if fld := &req.Fields[i]; !t.withheld(fld, f.store) {
@@ -131,11 +126,7 @@ func (t *Transaction) appendRequest(b []byte, f *fetch) []byte {
 	if f.stale.Valid() {
 		b = freshness.AppendConditions(b, f.stale.Meta(), f.stale.Head())
 	}
-	if peer := t.client.Peer(); peer.IsValid() {
-		b = append(b, "X-Forwarded-For: "...)
-		b = peer.Addr().AppendTo(b)
-		b = append(b, "\r\n"...)
-	}
+	b = t.appendForwardedFor(b)
 	b = http1.AppendVia(b, req.Minor, t.settings.Via)
 	switch {
 	case req.Chunked:
@@ -165,7 +156,7 @@ func (t *Transaction) withheld(f *http1.Field, store bool) bool {
 	if store && freshness.IsCondition(f.ID) {
 		return true
 	}
-	return t.req.HopByHop(t.head, f)
+	return t.forged(f) || t.req.HopByHop(t.head, f)
 }
 
 // mayUpgrade reports whether a wish to leave HTTP/1.1 is passed on. Not to

@@ -37,6 +37,9 @@ func (t *Transaction) mayStore(length int64) bool {
 // bring from now on (RFC 9110 §9.3.3). The fetch then has a key.
 func (f *fetch) representative(x *freshness.Exchange) bool {
 	t := f.lead
+	if t.req.HasAny(&overrides) || t.req.Nominates() {
+		return false // it was another method to the origin, or another request
+	}
 	if f.env.Store == nil || !t.match.Policy().Cache.Or(true) || !freshness.Representative(t.req, t.head, x.Response, x.ResponseHead) {
 		return false
 	}

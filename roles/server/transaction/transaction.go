@@ -60,6 +60,7 @@ type Env struct {
 	serial  uint64 // of the last fetch
 	scratch []byte // for heads on their way into something else
 	block   []byte // for vary blocks likewise
+	keyed   []byte // for what is hashed as a key
 	judging freshness.Exchange
 	update  freshness.Update
 	date    http1.DateLine
@@ -232,7 +233,7 @@ func (t *Transaction) decide() {
 // findKey finds what the request asks of the cache. False: it may not be answered from there.
 func (t *Transaction) findKey() bool {
 	policy := t.match.Policy()
-	if t.env.Store == nil || !policy.Cache.Or(true) || !freshness.MayAnswer(t.req) {
+	if t.env.Store == nil || !policy.Cache.Or(true) || !freshness.MayAnswer(t.req) || t.req.Nominates() {
 		return false
 	}
 	t.sel = freshness.Selection{Request: t.req, Head: t.head}
@@ -246,7 +247,7 @@ func (t *Transaction) findKey() bool {
 
 // keyOf is the key of a resource of the request's host; query comes with its "?".
 func (t *Transaction) keyOf(path, query []byte) cache.Key {
-	return t.env.Store.KeyOf(schemeHTTP, t.req.Host.In(t.head), path, t.keyed(query))
+	return t.env.Store.KeyOf(schemeHTTP, t.req.Host.In(t.head), path, t.told(t.keyed(query)))
 }
 
 // keyed is what of a query is part of the key.
