@@ -90,8 +90,8 @@ func replyHeads() []strictReply {
 	rows := []strictReply{
 		passes("a head with obs-text", "9110 5.5", okFor("X: caf\xe9\r\nContent-Length: 5\r\n")+"hello", "hello", "X: caf\xe9"),
 		passes("a head with blanks around a value", "9110 5.5", okFor("X: \t y \t\r\nContent-Length: 5\r\n")+"hello", "hello", "X: y"),
-		passes("a head of 100 fields", "9110 5.4", okFor(numbered(100)+"Content-Length: 5\r\n")+"hello", "hello", "X-99: y"),
-		refused("a head of 5,000 fields", "9110 5.4", okFor(numbered(5000)+"Content-Length: 5\r\n")+"hello"),
+		passes("a head of 100 fields", "9110 5.4", okFor(manyFields(100)+"Content-Length: 5\r\n")+"hello", "hello", "X-99: y"),
+		refused("a head of 5,000 fields", "9110 5.4", okFor(manyFields(5000)+"Content-Length: 5\r\n")+"hello"),
 		refused("a head of a megabyte", "9110 5.4", okFor("X: "+strings.Repeat("a", 1<<20)+"\r\nContent-Length: 5\r\n")+"hello"),
 		refused("a head that never ends", "9110 5.4", "HTTP/1.1 200 OK\r\nX: "+strings.Repeat("a", 1<<20)),
 		refused("a status line that never ends", "9112 4", "HTTP/1.1 200 "+strings.Repeat("a", 1<<20)),
