@@ -23,7 +23,7 @@ func (s *Server) use(c *config.Config) error {
 	s.parents.Configure(parentSettings(c), groups(c)) // before the rules that name them
 	s.countDown()
 	s.settings.Store(&transaction.Settings{
-		Remap: table, Via: c.Proxy.ViaName, Attempts: c.Origin.Attempts,
+		Remap: table, Via: c.Proxy.ViaName, PreserveHost: c.Proxy.PreserveHost, Attempts: c.Origin.Attempts,
 		Freshness: freshness.Rules{
 			StoreCookies: c.Cache.StoreCookies, HeuristicMax: int64(c.Cache.HeuristicMax),
 			NegativeTTL: int64(c.Cache.NegativeTTL), StaleIfError: int64(c.Cache.StaleIfError),
@@ -41,7 +41,9 @@ func rules(c *config.Config) []remap.Spec {
 	}
 	var rs []remap.Spec
 	for _, m := range c.Map {
-		rs = append(rs, remap.Spec{Type: m.Type, Prefix: m.Prefix, Origin: m.Origin, Policy: policy(&m.RuleOptions)})
+		rs = append(rs, remap.Spec{
+			Type: m.Type, Prefix: m.Prefix, Path: m.Path, Origin: m.Origin, Policy: policy(&m.RuleOptions), Reverse: m.Reverse,
+		})
 	}
 	return rs
 }

@@ -11,6 +11,7 @@ import (
 	"trafficd/roles/server/header"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
+	"trafficd/roles/server/remap"
 )
 
 // hit answers from the cache with t.obj.
@@ -50,6 +51,7 @@ func (b *storedBody) Release(int64) {}
 
 // give hands the reply to the session.
 func (t *Transaction) give() {
+	t.reverse()
 	t.ready = true
 	t.on(evAnswer)
 }
@@ -208,11 +210,12 @@ func (f *fetch) invalidate(t *Transaction, r *http1.Response, head []byte) {
 	s.Remove(s.KeyOf(schemeHTTP, host, t.path, t.keyed(t.query()))) // for those who have said nothing of their way
 	for _, id := range []header.ID{header.Location, header.ContentLocation} {
 		if v := r.Value(head, id); v != nil {
+			v = t.reverseURL(v)
 			if path, query, ok := freshness.InvalidatedTarget(v, schemeHTTP, host); ok {
 				if query != nil {
 					query = append([]byte("?"), query...)
 				}
-				s.Remove(t.keyOf(path, query))
+				s.Remove(t.keyOf(remap.AppendNormal(nil, path), query))
 			}
 		}
 	}

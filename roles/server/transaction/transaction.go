@@ -23,6 +23,8 @@ type Settings struct {
 	Via       string // pseudonym in Via
 	Freshness freshness.Rules
 	Attempts  int // of sending one request, in all; at least 1
+	// PreserveHost: origins see the Host that the client asked for, unless the rule says otherwise.
+	PreserveHost bool
 }
 
 // Flights is the table of fetches that others may follow.
@@ -111,7 +113,9 @@ type Transaction struct {
 	local Memory
 	extra [128]byte
 	lines []byte // of a reply that are not a stored head as it stands
-	text  []byte
+	// reversed are those that lead back here, normal a path in the form that rules are about.
+	reversed, normal []byte
+	text             []byte
 
 	switched origin.Switched // FD -1: none
 	early    []byte
@@ -168,7 +172,7 @@ func (t *Transaction) release() {
 	if t.switched.FD >= 0 {
 		t.env.Origins.Abandon(t.switched)
 	}
-	*t = Transaction{text: t.text[:0], lines: t.lines[:0], early: t.early[:0], switched: origin.Switched{FD: -1}}
+	*t = Transaction{text: t.text[:0], lines: t.lines[:0], early: t.early[:0], reversed: t.reversed[:0], normal: t.normal[:0], switched: origin.Switched{FD: -1}}
 }
 
 func (t *Transaction) wake() { t.client.Wake() }
@@ -186,24 +190,10 @@ func (t *Transaction) look() {
 		t.describe()
 		return
 	}
-	if !t.findRule() {
-		t.fail(404, "no remap rule applies to this request")
-		return
+	if t.route() {
+		t.decide()
 	}
-	t.decide()
 }
-
-// findRule finds the remap rule of the request. False: there is none.
-func (t *Transaction) findRule() (ok bool) {
-	t.path = t.req.Path.In(t.head)
-	if len(t.path) == 0 {
-		t.path = slash
-	}
-	t.match, ok = t.settings.Remap.Lookup(t.req.Host.In(t.head), t.path)
-	return ok
-}
-
-var slash = []byte("/")
 
 // unacceptable refuses what a reverse proxy has no answer for.
 func (t *Transaction) unacceptable() (status int, text string) {

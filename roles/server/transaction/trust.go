@@ -88,7 +88,7 @@ func (t *Transaction) appendForwardedFor(b []byte) []byte {
 // and without the default port (RFC 9110 §4.2.3). Were it passed on as it came, an origin
 // could make of it what others, who spelt it otherwise, get from the cache.
 func (t *Transaction) appendHost(b []byte) []byte {
-	if host := t.req.Host.In(t.head); len(host) > 0 {
+	if host := t.req.Host.In(t.head); len(host) > 0 && t.preservesHost() {
 		return cache.AppendURI(b, schemeHTTP, host, nil, nil)
 	}
 	return append(b, t.match.Origin.Authority...)

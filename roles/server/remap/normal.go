@@ -1,0 +1,88 @@
+package remap
+
+import "bytes"
+
+// Normal reports whether a path is as Normalise would make it, which nearly all
+// are. It may say false of one that is.
+func Normal(path []byte) bool {
+	return bytes.IndexByte(path, '%') < 0 && !bytes.Contains(path, slashDot)
+}
+
+var slashDot = []byte("/.")
+
+// AppendNormal appends a path as it is compared with rules, stored and sent on:
+// percent-encoded letters, digits and "-._~" are written out (RFC 3986 §6.2.2.2) and dot segments are
+// removed (RFC 3986 §5.2.4). The origin would do the same, and so /a/%2e%2e/b must not be taken for something below /a.
+func AppendNormal(dst, path []byte) []byte {
+	start := len(dst)
+	for i := 0; i < len(path); i++ {
+		c := path[i]
+		if c == '%' && i+2 < len(path) {
+			if d, ok := unhex(path[i+1], path[i+2]); ok && unreserved(d) {
+				c = d
+				i += 2
+			}
+		}
+		dst = append(dst, c)
+	}
+	return dst[:start+removeDots(dst[start:])]
+}
+
+// removeDots removes the dot segments of a path in place and returns what is left of its length.
+func removeDots(p []byte) int {
+	if len(p) == 0 || p[0] != '/' {
+		return len(p)
+	}
+	out := 0
+	for i := 0; i < len(p); {
+		end := i + 1
+		for end < len(p) && p[end] != '/' {
+			end++
+		}
+		last := end == len(p)
+		switch string(p[i:end]) {
+		case "/.":
+		case "/..":
+			for out > 0 {
+				if out--; p[out] == '/' {
+					break
+				}
+			}
+		default:
+			out += copy(p[out:], p[i:end])
+			last = false
+		}
+		if last {
+			p[out] = '/'
+			out++
+		}
+		i = end
+	}
+	return out
+}
+
+func unreserved(c byte) bool {
+	switch {
+	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.', c == '_', c == '~':
+		return true
+	}
+	return false
+}
+
+func unhex(a, b byte) (c byte, ok bool) {
+	x, okX := digit(a)
+	y, okY := digit(b)
+	return x<<4 | y, okX && okY
+}
+
+func digit(c byte) (byte, bool) {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0', true
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10, true
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10, true
+	}
+	return 0, false
+}
