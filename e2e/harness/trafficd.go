@@ -209,7 +209,8 @@ func (p *Trafficd) arguments() []string {
 
 func (p *Trafficd) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(p.opts.binary, args...)
-	cmd.Env = append(environment(), instanceEnv+"="+p.RunRoot)
+	// A small file for the cache on disk: there are many instances, and few of them want one.
+	cmd.Env = append(environment(), instanceEnv+"="+p.RunRoot, "TRAFFICD_CACHE_DISK_SIZE=16MiB")
 	if p.opts.confined {
 		cmd.Args = append([]string{cmd.Path}, cmd.Args...)
 		cmd.Path = "/proc/self/exe"

@@ -42,6 +42,7 @@ var settings = []string{
 	"TRAFFICD_SUPERVISION_RESTART_BUDGET=6000",
 	"TRAFFICD_SUPERVISION_BACKOFF_MAX=10ms",
 	"TRAFFICD_SUPERVISION_FLAP_LIMIT=1000",
+	"TRAFFICD_CACHE_DISK_SIZE=64MiB",
 }
 
 // startInstance starts an instance in front of the origin and waits until it

@@ -206,7 +206,7 @@ var keeperAdj = -900
 func (k *keeping) startKeeper(generation uint64) error {
 	keeper, err := queue.StartKeeper(queue.KeeperOptions{
 		End: k.in, Generation: generation, Kinds: queue.KindTCP,
-		First: k.busy, CloseFirst: k.lock.Descriptors(), Threads: k.journal.Notices(), OOMScoreAdj: &keeperAdj,
+		First: k.busy, CloseFirst: k.server.lockDescriptors(), Threads: k.journal.Notices(), OOMScoreAdj: &keeperAdj,
 	})
 	if err != nil {
 		return err

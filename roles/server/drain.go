@@ -16,6 +16,7 @@ func (s *Server) retire() error {
 	lock := s.lock
 	s.lock = nil
 	s.mu.Unlock()
+	s.closeDisk() // before anybody else can want it
 	if lock != nil {
 		if err := lock.Release(); err != nil {
 			return err
@@ -40,6 +41,7 @@ func (s *Server) end() {
 	}
 	s.parents.Close()
 	s.each(func(w *worker) { w.host.CloseAll() })
+	s.closeDisk()
 	if held && s.custody != nil {
 		s.custody.release()
 	}

@@ -27,6 +27,7 @@ import (
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
 	"trafficd/roles/server/cache"
+	"trafficd/roles/server/disk"
 	"trafficd/roles/server/parent"
 	"trafficd/roles/server/resolve"
 	"trafficd/roles/server/transaction"
@@ -54,6 +55,7 @@ type Server struct {
 	role     *stats.Role
 	memory   []byte       // the cache's mapping; nil: there is none
 	store    *cache.Store // in memory, from begin on; nil: nothing is cached
+	disk     *disk.Store  // below it, from begin on; nil: there is none
 	flights  *transaction.Flights
 	resolver *resolve.Resolver
 	parents  *parent.Directory
@@ -246,6 +248,9 @@ func (s *Server) build(c *config.Config) error {
 	if err := s.mapCache(c); err != nil {
 		return err
 	}
+	if err := s.checkDisk(c); err != nil {
+		return err
+	}
 	s.flights = transaction.NewFlights()
 	s.resolver = resolve.New(addressTTL, resolve.System)
 	s.parents = parent.NewDirectory(parentSettings(c), s.serverChanged)
@@ -309,16 +314,24 @@ func (s *Server) mapCache(c *config.Config) error {
 
 // openCache makes the mapped store this server's; whatever an earlier one left in it is there,
 // and that one writes to it no more. The loops run, and serve nobody yet.
-func (s *Server) openCache() error {
+//
+// pid and start tell that server.
+func (s *Server) openCache(pid int, start uint64) error {
 	if s.memory == nil {
 		return nil
 	}
-	store, err := cache.Open(s.memory, cache.Options{MaxObject: s.config.Load().Cache.MaxObject(), Hold: true})
+	c := s.config.Load()
+	seed := s.openDisk(c, pid, start)
+	store, err := cache.Open(s.memory, cache.Options{MaxObject: c.Cache.MaxObject(), Hold: true, Seed: seed})
 	if err != nil {
 		return err
 	}
 	s.store = store
-	s.each(func(w *worker) { w.env.Store, w.env.Cache = store, store.Arena() })
+	if s.disk != nil {
+		s.disk.Attach(store)
+	}
+	below := s.tierBelow()
+	s.each(func(w *worker) { w.env.Store, w.env.Cache, w.env.Disk = store, store.Arena(), below })
 	return nil
 }
 
@@ -353,7 +366,7 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	pid, start := int(s.role.PID.Load()), s.role.StartTime.Load() // of the server before
 	self := proc.Self()
 	s.role.Enter(self.PID, self.StartTime, s.generation)
-	if err := s.openCache(); err != nil {
+	if err := s.openCache(pid, start); err != nil {
 		return err
 	}
 	if s.store != nil {

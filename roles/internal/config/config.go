@@ -110,6 +110,10 @@ type Cache struct {
 	Size          int64 `json:"size"`            // 0: no cache
 	MaxObjectSize int64 `json:"max_object_size"` // 0: a quarter of Size
 
+	DiskPath    string `json:"disk_path"`    // directory; "": below the run root or where the system keeps caches; Off: none
+	DiskSize    int64  `json:"disk_size"`    // 0: nothing is kept on disk
+	DiskThreads int    `json:"disk_threads"` // 0: four
+
 	StoreCookies bool          `json:"store_cookies"`  // false: what has Set-Cookie only if it is public
 	HeuristicMax time.Duration `json:"heuristic_max"`  // 0: no lifetime is guessed
 	NegativeTTL  time.Duration `json:"negative_ttl"`   // 0: none

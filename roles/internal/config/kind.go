@@ -33,11 +33,12 @@ const (
 	Networks                 // a list of networks
 	PortRanges               // a list of ports and ranges of them
 	Expression               // a regular expression (RE2)
+	PathOrOff                // an absolute file name, empty, or Off
 )
 
 var kindNames = [...]string{"count", "size", "duration", "choice", "token", "path", "address or off",
 	"list of addresses", "list of {prefix, origin, …}", "switch", "list of {name, servers, policy, retry_status, health}",
-	"list of networks", "list of ports", "regular expression"}
+	"list of networks", "list of ports", "regular expression", "path or off"}
 
 // list reports whether a value of the kind is a list of scalars.
 func (k Kind) list() bool { return k == Addresses || k == Networks || k == PortRanges }
@@ -214,7 +215,10 @@ func (s *Setting) word(text string) (string, error) {
 			return "", fmt.Errorf("must be a word of 1 to %d letters, digits or !#$%%&'*+-.^_`|~", s.Max)
 		}
 		return text, nil
-	case Path:
+	case Path, PathOrOff:
+		if s.Kind == PathOrOff && text == Off {
+			return Off, nil
+		}
 		if text != "" && !filepath.IsAbs(text) {
 			return "", errors.New("must be an absolute path: a daemon has no working directory of its own")
 		}

@@ -229,6 +229,7 @@ var wanted = map[Kind]struct {
 	Choice:       {[]string{"!!str"}, "a word"},
 	Token:        {[]string{"!!str"}, "text (put a number in quotes)"},
 	Path:         {[]string{"!!str"}, "a path"},
+	PathOrOff:    {[]string{"!!str"}, "a path, or " + Off},
 	AddressOrOff: {[]string{"!!str", "!!int"}, "IP:PORT or " + Off},
 	Addresses:    {[]string{"!!str", "!!int"}, "IP:PORT or a list of them"},
 	Mappings:     {[]string{"!!str"}, "text"},

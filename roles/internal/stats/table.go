@@ -44,6 +44,16 @@ const (
 	CacheStores
 	CacheUncacheable
 	CacheStoreFailures
+	DiskHits
+	DiskMisses
+	DiskOverloads
+	DiskReads
+	DiskWrites
+	DiskBytesWritten
+	DiskErrors
+	DiskDrops
+	DiskObjects
+	DiskBytes
 	OriginConnections
 	OriginConnectionsCurrent
 	OriginReused
@@ -127,6 +137,16 @@ var table = [numMetrics]Desc{
 	CacheStores:              {Family: "cache_stores_total", Help: "Responses stored."},
 	CacheUncacheable:         {Family: "cache_uncacheable_total", Help: "Responses that were not allowed to be stored."},
 	CacheStoreFailures:       {Family: "cache_store_failures_total", Help: "Responses not stored for lack of space or because the fetch broke off."},
+	DiskHits:                 {Family: "cache_disk_lookups_total", Label: "result", Value: "hit", Help: "Misses in memory that were looked up on disk, by what was found; those that waited for one read count once."},
+	DiskMisses:               {Family: "cache_disk_lookups_total", Label: "result", Value: "miss"},
+	DiskOverloads:            {Family: "cache_disk_lookups_total", Label: "result", Value: "overload"},
+	DiskReads:                {Family: "cache_disk_reads_total", Help: "Records read from the cache on disk."},
+	DiskWrites:               {Family: "cache_disk_writes_total", Help: "Responses written to the cache on disk."},
+	DiskBytesWritten:         {Family: "cache_disk_written_bytes_total", Unit: "bytes", Help: "Bytes written to the cache on disk."},
+	DiskErrors:               {Family: "cache_disk_errors_total", Help: "Reads and writes of the cache on disk that failed, and records that were damaged."},
+	DiskDrops:                {Family: "cache_disk_drops_total", Help: "Responses not written to disk, for lack of time or because a write failed."},
+	DiskObjects:              {Family: "cache_disk_objects", Kind: Gauge, Help: "Responses on disk."},
+	DiskBytes:                {Family: "cache_disk_bytes", Kind: Gauge, Unit: "bytes", Help: "Bytes of the cache on disk in use."},
 	OriginConnections:        {Family: "origin_connections_total", Help: "Connections opened to origins."},
 	OriginConnectionsCurrent: {Family: "origin_connections", Kind: Gauge, Help: "Origin connections open now."},
 	OriginReused:             {Family: "origin_reused_total", Help: "Requests sent over an origin connection used before."},

@@ -18,6 +18,12 @@ func (k Key) high() uint64 { return binary.LittleEndian.Uint64(k[8:]) }
 // tag is what the index keeps of a key; it shares no bits with the set number.
 func (k Key) tag() uint32 { return uint32(k.high() >> 32) }
 
+// Tag and Spread are two independent words of the key, for other indexes than this package's.
+func (k Key) Tag() uint32 { return k.tag() }
+
+// Spread is evenly distributed over all values.
+func (k Key) Spread() uint32 { return uint32(k.low() >> 32) }
+
 // KeyOf returns the key of a URI. The scheme and the host are compared without
 // case, and the scheme's default port is dropped (RFC 9110 §4.2.3); path and query
 // are taken byte for byte. A nil query means there is none, which is not the same

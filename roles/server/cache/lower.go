@@ -86,19 +86,29 @@ func (s *Store) Has(k Key, vary []byte) bool {
 }
 
 // Find opens the object that is stored under k with this very vary block. It does not count as a hit.
-func (s *Store) Find(k Key, vary []byte) (Object, bool) {
+func (s *Store) Find(k Key, vary []byte) (found Object, ok bool) {
+	s.EachAlternate(k, func(o *Object) {
+		if !ok && string(o.Vary()) == string(vary) {
+			found, *o, ok = *o, Object{}, true
+		}
+	})
+	return found, ok
+}
+
+// EachAlternate calls f with every response that is stored under k, pinned for the time of the call. It does
+// not count as a hit.
+func (s *Store) EachAlternate(k Key, f func(*Object)) {
 	a, set, tag := s.common(), s.set(k), k.tag()
 	for i := range set.tags {
 		if set.tags[i].Load() != tag {
 			continue
 		}
 		o, ok := a.open(location(set.locs[i].Load()))
-		if ok && o.hdr.key == k && string(o.Vary()) == string(vary) {
-			return o, true
+		if ok && o.hdr.key == k {
+			f(&o)
 		}
 		o.Release()
 	}
-	return Object{}, false
 }
 
 // PublishLoaded is Publish for what comes from the tier below: it gives way to any response with the same
@@ -136,3 +146,6 @@ func (a *Arena) publishLoaded(l location, h *objectHeader, still func() bool) bo
 	s.takeWay(set, &v, h.key.tag(), l)
 	return true
 }
+
+// LayoutVersion changes with the meaning of Meta, which the tier below keeps as it stands.
+const LayoutVersion = version

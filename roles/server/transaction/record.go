@@ -350,7 +350,7 @@ func (t *Transaction) BodyDone() bool { return t.leading && t.place.f != nil && 
 
 // Started takes the news that there may have been meanwhile.
 func (t *Transaction) Started() {
-	if t.state == waiting {
+	if t.state == waiting && t.place.f != nil {
 		t.fetchMoved()
 	}
 }

@@ -47,6 +47,7 @@ type Env struct {
 	Arena    *buffer.Arena
 	Store    *cache.Store // nil: nothing is cached
 	Cache    *cache.Arena // this loop's access to Store
+	Disk     Disk         // nil: what is not in Store is nowhere
 	Flights  *Flights
 	Origins  *origin.Pool
 	Parents  *parent.Directory
@@ -105,6 +106,8 @@ type Transaction struct {
 	leading   bool         // place.f is our own
 	obj       cache.Object // what is served, or validated, from the cache
 	looks     int          // at the cache, for this request
+	asked     bool         // the disk has been
+	load      *load        // what the disk is asked for; nil: nothing
 	serve     bool         // obj, just validated, is served under lines
 	validated cache.Meta   // its metadata then
 
@@ -167,6 +170,9 @@ func (t *Transaction) End() { t.on(evEnd) }
 func (t *Transaction) release() {
 	if f := t.place.f; f != nil {
 		f.leave(&t.place)
+	}
+	if t.load != nil {
+		t.load.t = nil
 	}
 	t.obj.Release()
 	if t.switched.FD >= 0 {
@@ -273,6 +279,8 @@ func (t *Transaction) consult() {
 	t.looks++
 	if o, found := t.env.Cache.Lookup(t.key, &t.sel); found {
 		t.obj = o
+	} else if t.askDisk() {
+		return
 	}
 	switch t.verdict() {
 	case freshness.Fresh:

@@ -1,0 +1,168 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"trafficd/e2e/harness"
+)
+
+// onDisk waits until n responses have been written behind memory.
+func onDisk(p *harness.Trafficd, n float64) {
+	p.ExpectMetric("trafficd_cache_disk_objects", fmt.Sprint("at least ", n), func(v float64) bool { return v >= n })
+}
+
+// Everything is killed at one go, and started again: what was stored is served at once, to the byte,
+// and the origin hears nothing of it.
+func TestHitsAfterTheDeathOfAll(t *testing.T) {
+	t.Parallel()
+	big := letters(3 << 20)
+	const fresh = "Cache-Control: max-age=600"
+	p, o := proxy(t, map[string]harness.Handler{
+		"/small":   harness.Reply(200, "small", fresh, `ETag: "1"`, "X-Kept: yes"),
+		"/big":     harness.Reply(200, big, fresh),
+		"/empty":   harness.Reply(200, "", fresh),
+		"/vary":    func(e *harness.Exchange) { e.Reply(200, e.Header.Get("Accept"), fresh, "Vary: Accept") },
+		"/removed": func(e *harness.Exchange) { e.Reply(200, e.Method, fresh) },
+		"/stale": func(e *harness.Exchange) {
+			if e.Header.Get("If-None-Match") == `"s"` {
+				e.Reply(304, "", `ETag: "s"`, fresh)
+				return
+			}
+			e.Reply(200, "stale", `ETag: "s"`, "Cache-Control: max-age=60", "Age: 60")
+		},
+	})
+	ask := func() {
+		t.Helper()
+		p.Client().Get("/small").Expect(200, "small").Header("X-Kept", "yes")
+		p.Client().Get("/small", `If-None-Match: "1"`).Expect(304, "")
+		p.Client().Get("/big").Expect(200, big)
+		p.Client().Get("/big", "Range: bytes=1000000-1000009").Expect(206, big[1000000:1000010])
+		p.Client().Head("/big").Expect(200, "").Header("Content-Length", fmt.Sprint(len(big)))
+		p.Client().Get("/empty").Expect(200, "")
+		p.Client().Get("/vary", "Accept: a/b").Expect(200, "a/b")
+		p.Client().Get("/vary", "Accept: c/d").Expect(200, "c/d")
+	}
+	ask()
+	p.Client().Get("/removed").Expect(200, "GET")
+	p.Client().Get("/stale").Expect(200, "stale")
+	onDisk(p, 7)
+	p.Client().Post("/removed", "x").Expect(200, "POST") // invalidates
+	for range 2 {
+		p.Annihilate()
+		p.StartAgain()
+		ask()
+	}
+	o.ExpectCount("/small", 1)
+	o.ExpectCount("/big", 1)
+	o.ExpectCount("/empty", 1)
+	o.ExpectCount("/vary", 2)
+	p.Client().Get("/removed").Expect(200, "GET")
+	o.ExpectCount("/removed", 3)
+	p.Client().Get("/stale").Expect(200, "stale") // its validator has survived
+	o.ExpectCount("/stale", 2)
+	p.Expect("trafficd_cache_disk_errors_total", 0)
+}
+
+// The answer of a hundred clients at once is read once.
+func TestOneReadForMany(t *testing.T) {
+	t.Parallel()
+	body := letters(200_000)
+	p, o := proxy(t, map[string]harness.Handler{"/a": harness.Reply(200, body, "Cache-Control: max-age=600")})
+	p.Client().Get("/a").Expect(200, body)
+	onDisk(p, 1)
+	p.Annihilate()
+	p.StartAgain()
+	for _, r := range p.Client().Concurrently(100, harness.Request("GET", "/a", ""), nil) {
+		r.Expect(200, body)
+	}
+	o.ExpectCount("/a", 1)
+	p.Expect(`trafficd_cache_disk_lookups_total{result="hit"}`, 1)
+}
+
+// The store is damaged while nobody runs: a miss, counted, and never a wrong byte.
+func TestDamagedStore(t *testing.T) {
+	t.Parallel()
+	p, o := proxy(t, map[string]harness.Handler{"": func(e *harness.Exchange) {
+		e.Reply(200, e.Target+letters(20_000), "Cache-Control: max-age=600")
+	}})
+	ask := func() {
+		t.Helper()
+		for i := range 20 {
+			p.Client().Get(fmt.Sprint("/", i)).Expect(200, fmt.Sprint("/", i)+letters(20_000))
+		}
+	}
+	ask()
+	onDisk(p, 20)
+	p.Annihilate()
+	path := filepath.Join(p.RunRoot, "cache", "store")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := strings.Index(string(b), "/7"+letters(20_000))
+	if at < 0 {
+		t.Fatal("it is not in the store")
+	}
+	b[at+5000] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.StartAgain()
+	ask()
+	o.ExpectCount("/6", 1)
+	o.ExpectCount("/7", 2)
+	p.Expect("trafficd_cache_disk_errors_total", 1)
+}
+
+// What does not fit into memory any more comes from the disk, not from the origin.
+func TestMoreThanMemory(t *testing.T) {
+	t.Parallel()
+	p, o := proxy(t, map[string]harness.Handler{"": func(e *harness.Exchange) {
+		e.Reply(200, e.Target+letters(60_000), "Cache-Control: max-age=600")
+	}}, harness.Set("cache.size", "2MiB"))
+	c := p.Client().Dial()
+	for round := range 2 {
+		for i := range 100 {
+			target := fmt.Sprintf("/m/%d", i)
+			c.Send(harness.Request("GET", target, "")).Read("GET").Expect(200, target+letters(60_000))
+		}
+		if round == 0 {
+			onDisk(p, 100)
+		}
+	}
+	if n := len(o.Requests()); n != 100 {
+		t.Errorf("the origin was asked %d times, want 100", n)
+	}
+}
+
+// Another instance has the directory, or somebody else's file is there: the proxy runs without.
+func TestWithoutTheDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "store"), []byte("a diary"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	routes := map[string]harness.Handler{"/a": harness.Reply(200, "a", "Cache-Control: max-age=600")}
+	p, o := proxy(t, routes, harness.Set("cache.disk_path", dir))
+	for range 2 {
+		p.Client().Get("/a").Expect(200, "a")
+	}
+	o.ExpectCount("/a", 1)
+	p.Log.Wait(t, 0, "why there is none", harness.Message("no cache on disk"))
+	p.Terminate()
+	if b, _ := os.ReadFile(filepath.Join(dir, "store")); string(b) != "a diary" {
+		t.Errorf("the file says %q now", b)
+	}
+	shared := t.TempDir()
+	one, _ := proxy(t, routes, harness.Set("cache.disk_path", shared))
+	two, _ := proxy(t, routes, harness.Set("cache.disk_path", shared))
+	two.Log.Wait(t, 0, "why there is none", harness.Message("no cache on disk"))
+	one.Client().Get("/a").Expect(200, "a")
+	two.Client().Get("/a").Expect(200, "a")
+	onDisk(one, 1)
+	two.Expect("trafficd_cache_disk_objects", 0)
+}

@@ -1,0 +1,207 @@
+package server
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"trafficd/proc"
+	"trafficd/roles/internal/config"
+	"trafficd/roles/internal/exitcode"
+	"trafficd/roles/internal/runroot"
+	"trafficd/roles/server/cache"
+	"trafficd/roles/server/disk"
+	"trafficd/roles/server/header"
+	"trafficd/roles/server/transaction"
+)
+
+// The cache on disk is opened by the server that has server.lock, before anything is looked up, and closed by
+// one that ends in order or hands its listeners to another. Without it, for whatever reason, everything else works: the
+// reason is logged once.
+
+// diskDir is where the cache on disk is; "": nowhere. explicit: somebody has named it.
+func diskDir(c *config.Config, root runroot.Root) (dir string, explicit bool) {
+	switch {
+	case c.Cache.Size == 0, c.Cache.DiskSize == 0, c.Cache.DiskPath == config.Off:
+		return "", false
+	case c.Cache.DiskPath != "":
+		return c.Cache.DiskPath, true
+	case root.Dir() != runroot.Default():
+		return filepath.Join(root.Dir(), "cache"), false
+	case os.Geteuid() == 0:
+		return "/var/cache/trafficd", false
+	}
+	if caches, err := os.UserCacheDir(); err == nil {
+		return filepath.Join(caches, "trafficd"), false
+	}
+	return "", false
+}
+
+// checkDisk refuses a configuration whose directory cannot be made: better at the start than in the
+// middle of a take-over.
+func (s *Server) checkDisk(c *config.Config) error {
+	dir, explicit := diskDir(c, s.root)
+	if !explicit {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return exitcode.Errorf(exitcode.Config, "cache.disk_path: make %s: %w", dir, err)
+	}
+	return nil
+}
+
+// Kinds of file systems that are memory themselves.
+const (
+	tmpfsMagic = 0x01021994
+	ramfsMagic = 0x858458f6
+)
+
+// diskSize is how large the store may be; 0: there is to be none. Where nobody has named a directory the file system is not filled up, and memory is not
+// spent twice.
+func (s *Server) diskSize(c *config.Config, dir string, explicit bool) int64 {
+	size := c.Cache.DiskSize
+	if explicit {
+		return size
+	}
+	var st unix.Statfs_t
+	at := dir
+	for unix.Statfs(at, &st) == unix.ENOENT && at != filepath.Dir(at) {
+		at = filepath.Dir(at)
+	}
+	if st.Type == tmpfsMagic || st.Type == ramfsMagic {
+		s.log.Info().Str("directory", dir).Msg("no cache on disk: the directory is in memory; name it with cache.disk_path to have one all the same")
+		return 0
+	}
+	if disk.Size(dir) > 0 {
+		return size // the space is taken already
+	}
+	free := int64(st.Bavail) * st.Bsize
+	if free >= size+size/10 {
+		return size
+	}
+	log := s.log.Warn().Str("directory", dir).Int64("bytes", size).Int64("free", free)
+	if size = free / 2 &^ (1<<20 - 1); size < leastDisk {
+		log.Msg("no cache on disk: too little space is left")
+		return 0
+	}
+	log.Int64("taken", size).Msg("cache on disk is smaller than configured: too little space is left")
+	return size
+}
+
+// leastDisk is the smallest store that is made of what little space is left.
+const leastDisk = 64 << 20
+
+// openDisk opens the cache on disk, and returns the seed of its keys; zero without one. pid and start tell the server before this one.
+func (s *Server) openDisk(c *config.Config, pid int, start uint64) (seed [2]uint64) {
+	dir, explicit := diskDir(c, s.root)
+	if dir == "" {
+		return seed
+	}
+	size := s.diskSize(c, dir, explicit)
+	if size == 0 {
+		return seed
+	}
+	o := disk.Options{
+		Dir: dir, Size: size, Keep: !explicit, Threads: c.Cache.DiskThreads, Labels: purgeLabels,
+		Stats: s.bank.Row(0), Log: s.log,
+	}
+	if o.Threads == 0 {
+		o.Threads = 4
+	}
+	o.Seed, _ = cache.SeedOf(s.memory)
+	if before, err := proc.Adopt(pid, start); pid != 0 && err == nil {
+		o.Gone = before.Done()
+	}
+	began := time.Now()
+	d, err := openPatiently(o, pid == 0)
+	if err != nil {
+		log := s.log.Warn()
+		if errors.Is(err, disk.ErrForeign) || explicit {
+			log = s.log.Error()
+		}
+		log.Err(err).Msg("no cache on disk")
+		return seed
+	}
+	s.disk = d
+	if pid == 0 {
+		d.Warm() // nobody waits for us yet
+	} else {
+		go d.Warm() // it is warm: the server before this one has used it
+	}
+	s.log.Debug().Str("directory", dir).Int64("bytes", size).Dur("took", time.Since(began)).Msg("cache on disk opened")
+	return d.Seed()
+}
+
+// How long the lock of the directory may be held: a process that was killed lets go of it last of all, when its memory has
+// been torn down. In a take-over its keeper has done so before.
+const (
+	lockWaitCold = 2 * time.Second
+	lockWaitWarm = 20 * time.Millisecond
+)
+
+// openPatiently opens the store, and waits a little for who has it to let go of it.
+func openPatiently(o disk.Options, cold bool) (*disk.Store, error) {
+	wait := lockWaitWarm
+	if cold {
+		wait = lockWaitCold
+	}
+	for limit := time.Now().Add(wait); ; time.Sleep(time.Millisecond) {
+		d, err := disk.Open(o)
+		if !errors.Is(err, disk.ErrInUse) || time.Now().After(limit) {
+			return d, err
+		}
+	}
+}
+
+// closeDisk ends the cache on disk: another server may open it then.
+func (s *Server) closeDisk() {
+	if s.disk == nil {
+		return
+	}
+	if err := s.disk.Close(); err != nil {
+		s.log.Warn().Err(err).Msg("close the cache on disk")
+	}
+}
+
+// tierBelow is the disk as the transactions see it; nil without one.
+func (s *Server) tierBelow() transaction.Disk {
+	if s.disk == nil {
+		return nil
+	}
+	return s.disk
+}
+
+// lockDescriptors are those of the locks that must not outlive the process.
+func (s *Server) lockDescriptors() []int {
+	var fds []int
+	if s.disk != nil {
+		fds = append(fds, s.disk.LockDescriptors()...) // first: who gets the server's lock opens the disk next
+	}
+	return append(fds, s.custody.lock.Descriptors()...)
+}
+
+// purgeLabels appends the lines of a stored head by which responses are purged.
+func purgeLabels(b, head []byte) []byte {
+	for len(head) > 0 {
+		line := head
+		for i, c := range head {
+			if c == '\n' {
+				line = head[:i+1]
+				break
+			}
+		}
+		head = head[len(line):]
+		for i, c := range line {
+			if c == ':' {
+				if name := line[:i]; header.EqualFold(name, "Surrogate-Key") || header.EqualFold(name, "Cache-Tag") {
+					b = append(b, line...)
+				}
+				break
+			}
+		}
+	}
+	return b
+}

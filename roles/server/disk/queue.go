@@ -1,0 +1,122 @@
+package disk
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"trafficd/roles/server/cache"
+)
+
+// A backlog is what the writer still has to do, given to it by loops, which never wait for it: a bounded ring of
+// responses, and a set of keys that were removed.
+type backlog struct {
+	slots [backlogSize]slot
+	_     [56]byte
+	tail  atomic.Uint64 // where the next is put
+	_     [56]byte
+	head  atomic.Uint64 // what is taken next; the writer's
+	_     [56]byte
+
+	idle atomic.Bool   // the writer sleeps until it is woken
+	wake chan struct{} // of one
+
+	mu       sync.Mutex // guards below
+	removed  map[cache.Key]struct{}
+	overflow bool // more keys were removed than are kept
+}
+
+const (
+	backlogSize = 16 << 10
+	maxRemoved  = 64 << 10
+)
+
+// A slot is free for the ticket that turn says, and filled when turn is one more (Vyukov's bounded queue).
+type slot struct {
+	turn atomic.Uint64
+	id   cache.ID
+}
+
+func newBacklog() *backlog {
+	b := &backlog{wake: make(chan struct{}, 1), removed: map[cache.Key]struct{}{}}
+	for i := range b.slots {
+		b.slots[i].turn.Store(uint64(i))
+	}
+	return b
+}
+
+// push adds a response. False: there is no room.
+func (b *backlog) push(id cache.ID) bool {
+	for {
+		n := b.tail.Load()
+		s := &b.slots[n%backlogSize]
+		switch turn := s.turn.Load(); {
+		case turn == n:
+			if b.tail.CompareAndSwap(n, n+1) {
+				s.id = id
+				s.turn.Store(n + 1)
+				b.rouse()
+				return true
+			}
+		case turn < n:
+			return false
+		}
+	}
+}
+
+// rouse wakes the writer if it sleeps, which it does only when there has been nothing to do for a while: what comes
+// before it does costs no system call.
+func (b *backlog) rouse() {
+	if b.idle.Load() && b.idle.CompareAndSwap(true, false) {
+		select {
+		case b.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// pop takes the oldest response. The writer's.
+func (b *backlog) pop() (cache.ID, bool) {
+	n := b.head.Load()
+	s := &b.slots[n%backlogSize]
+	if s.turn.Load() != n+1 {
+		return 0, false
+	}
+	id := s.id
+	s.turn.Store(n + backlogSize)
+	b.head.Store(n + 1)
+	return id, true
+}
+
+// waiting is how many responses wait.
+func (b *backlog) waiting() uint64 { return b.tail.Load() - b.head.Load() }
+
+// empty reports whether there is nothing to pop and nothing to bury.
+func (b *backlog) empty() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.removed) == 0 && b.waiting() == 0
+}
+
+// remove notes that a tombstone is due.
+func (b *backlog) remove(k cache.Key) {
+	b.mu.Lock()
+	if len(b.removed) < maxRemoved {
+		b.removed[k] = struct{}{}
+	} else {
+		b.overflow = true
+	}
+	b.mu.Unlock()
+	b.rouse()
+}
+
+// graves takes the keys that were removed. all: and more than these, so that nothing written so far may count.
+func (b *backlog) graves() (keys map[cache.Key]struct{}, all bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.removed) == 0 {
+		return nil, false
+	}
+	keys, all = b.removed, b.overflow
+	b.removed, b.overflow = map[cache.Key]struct{}{}, false
+	return keys, all
+}

@@ -1,0 +1,193 @@
+package disk
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"trafficd/roles/internal/logging"
+	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/cache"
+)
+
+// device is the store file, or what a test puts in its place.
+type device interface {
+	ReadAt(p []byte, off int64) (int, error)
+	WriteAt(p []byte, off int64) (int, error)
+	Sync() error // what was written is on the medium when it returns
+}
+
+// A Store is the persistent tier of one server. Its methods may be called from any goroutine; those that a loop
+// calls (Has, Load, Published, Removed) touch memory only.
+type Store struct {
+	opts   Options
+	header storeHeader
+	dev    device
+	index  *index
+	files  *files // nil in tests
+
+	mem     *cache.Store // set by Attach
+	backlog *backlog
+	reads   *readers
+	write   writer
+	scan    rebuild
+
+	stop    chan struct{} // closed by Close
+	ended   sync.WaitGroup
+	closing sync.Once
+	closed  atomic.Bool
+	dirty   atomic.Bool   // written since the last sync
+	sync    chan struct{} // of one: a segment is full
+	lost    atomic.Bool   // something was not written that memory has
+}
+
+// Options of Open.
+type Options struct {
+	Dir     string // made if it is missing
+	Size    int64  // of the store file, in bytes
+	Threads int    // that read; at least one
+	Keep    bool   // a store that is there is used, whatever its size
+	// Seed is the seed of the keys of a store that has to be made; zero: a random one.
+	Seed [2]uint64
+	// Gone is closed when the process that had the store before can write no more; nil: there was none.
+	Gone <-chan struct{}
+	// Labels appends the lines of a head block by which responses are purged; nil: none.
+	Labels func(b, head []byte) []byte
+
+	Stats *stats.Row
+	Log   *logging.Log
+}
+
+// What the tier does on its own, and how often.
+const (
+	batchDelay = 5 * time.Millisecond   // between two looks into the backlog
+	linger     = 10                     // such looks for nothing before the writer sleeps
+	syncEvery  = 2 * time.Second        // what was written is flushed that often
+	goneWait   = time.Second            // for a predecessor's last write
+	pauseMin   = time.Second            // after several failed writes
+	pauseMax   = time.Minute            //
+	failLimit  = 3                      // failed writes in a row before a pause
+	unsavedGap = 5 * time.Second        // between two searches for what was not written
+	closeWait  = 2 * time.Second        // for the writer, at the end
+	gaugeEvery = 500 * time.Millisecond // how old the gauges may be
+)
+
+// Seed is what the keys of this store are made with; memory must use the same.
+func (s *Store) Seed() [2]uint64 { return s.header.seed }
+
+// newStore puts a store together. fresh: there is nothing in it; rebuild: there may be, but the index knows
+// nothing of it.
+func newStore(dev device, h storeHeader, x *index, o Options, rebuilds bool) *Store {
+	if o.Stats == nil {
+		o.Stats = new(stats.Row)
+	}
+	if o.Labels == nil {
+		o.Labels = func(b, _ []byte) []byte { return b }
+	}
+	if !rebuilds {
+		x.hdr.state.Store(indexUsed)
+	}
+	s := &Store{opts: o, header: h, dev: dev, index: x, backlog: newBacklog(), stop: make(chan struct{}), sync: make(chan struct{}, 1)}
+	s.write.init(s)
+	s.scan.init(s, rebuilds)
+	s.reads = newReaders(s)
+	return s
+}
+
+// Attach connects the store to memory, whose keys must be made with Seed, and starts to work.
+func (s *Store) Attach(mem *cache.Store) {
+	s.mem = mem
+	s.lost.Store(mem.Stats().Objects > 0) // a server that died has left it
+	mem.SetLower(s)
+	s.reads.start(max(1, s.opts.Threads))
+	s.ended.Go(s.write.run)
+	s.ended.Go(s.syncing)
+}
+
+// Close ends the tier: what is still to be written is, as long as that does not take too long, and the index is noted to be
+// good. Look-ups find nothing any more. The directory is free for another process then.
+func (s *Store) Close() error {
+	var err error
+	s.closing.Do(func() {
+		if s.mem != nil {
+			s.mem.SetLower(nil)
+		}
+		close(s.stop)
+		s.reads.close()
+		s.ended.Wait()
+		s.closed.Store(true)
+		if s.files != nil {
+			err = s.files.close(s)
+		}
+	})
+	return err
+}
+
+// Published implements cache.Lower: what was there for the key and vary block is out of date at once, and the new
+// response is on its way.
+func (s *Store) Published(k cache.Key, vary []byte, id cache.ID) {
+	v := varyHash(vary)
+	s.scan.touch(k)
+	s.index.remove(k, func(in info) bool { return in.vary() == v })
+	if !s.backlog.push(id) {
+		s.opts.Stats.Inc(stats.DiskDrops)
+		s.lost.Store(true)
+	}
+}
+
+// Removed implements cache.Lower.
+func (s *Store) Removed(k cache.Key) {
+	s.scan.touch(k)
+	s.index.remove(k, nil)
+	s.backlog.remove(k)
+}
+
+// Has reports whether a response for k may be here. It reads memory only.
+func (s *Store) Has(k cache.Key) bool {
+	if s.closed.Load() {
+		return false
+	}
+	found := s.index.has(k)
+	if !found {
+		s.opts.Stats.Inc(stats.DiskMisses)
+	}
+	return found
+}
+
+// Remove takes out all that is stored under k, for good.
+func (s *Store) Remove(k cache.Key) { s.Removed(k) }
+
+func (s *Store) failed(err error, act string) {
+	s.opts.Stats.Inc(stats.DiskErrors)
+	if s.opts.Log != nil {
+		s.opts.Log.Warn().Err(err).Str("act", act).Str("directory", s.opts.Dir).Msg("cache on disk")
+	}
+}
+
+// syncing flushes what was written.
+func (s *Store) syncing() {
+	tick := time.NewTicker(syncEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-s.sync:
+		case <-tick.C:
+		}
+		s.flush()
+	}
+}
+
+// flush puts what was written on the medium.
+func (s *Store) flush() {
+	if !s.dirty.Swap(false) {
+		return
+	}
+	if err := s.dev.Sync(); err != nil {
+		s.failed(err, "flush")
+	}
+}
+
+var errNoRoom = errors.New("the record is larger than a segment takes")

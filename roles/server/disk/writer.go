@@ -1,0 +1,648 @@
+package disk
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/cache"
+)
+
+// A writer appends to the log. One goroutine owns it.
+//
+// Records gather in a buffer that is written when it is full or the backlog is empty; only then their entries are made. So
+// a burst costs one write for some hundred records, and a crash leaves none half done that could be found.
+type writer struct {
+	store *Store
+
+	open    bool // there is a segment to append to
+	seg     uint32
+	seq     uint64
+	off     uint32 // where the next record goes
+	summary []byte // of what is in the segment
+	count   uint32 // entries of it
+
+	buf    []byte // of the segment from bufAt on, not written yet
+	bufAt  uint32
+	queued []queued
+	hot    []cache.ID // to be written once more, since their place is about to be used again
+	turn   bool       // whether the next is a new one
+
+	failures int // in a row
+	errors   int // in all
+	pause    time.Duration
+	until    time.Time // no write before
+	gauged   time.Time
+	list     []byte // of the chunks of one response
+
+	asks chan func() // run between two turns
+	dead atomic.Bool // a test has killed the process: nothing is done any more
+}
+
+// queued is an entry to be made when its record has been written.
+type queued struct {
+	object  cache.Object // pinned
+	key     cache.Key
+	place   place
+	info    info
+	changes uint64 // of the shard, when memory was looked at
+}
+
+// flushSize is how much is gathered at most before it is written.
+const flushSize = 1 << 20
+
+func (w *writer) init(s *Store) { w.store, w.asks = s, make(chan func()) }
+
+// run is the writer's life.
+func (w *writer) run() {
+	s := w.store
+	defer w.index().guard(debug.SetPanicOnFault(true))
+	if !s.scan.prepare() {
+		return
+	}
+	if s.files != nil {
+		s.files.settle()
+	}
+	w.begin()
+	s.ended.Go(s.scan.run)
+	s.ended.Go(s.findUnsaved)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for looks := 0; !w.index().broken.Load(); {
+		if w.work() {
+			looks = 0
+		} else {
+			looks++
+		}
+		wait := batchDelay
+		if looks > linger {
+			s.backlog.idle.Store(true)
+			if s.backlog.empty() {
+				wait = time.Hour
+				w.gauged = time.Time{}
+			}
+		}
+		w.gauge()
+		timer.Reset(wait)
+		select {
+		case <-s.stop:
+			w.finish()
+			return
+		case f := <-w.asks:
+			f()
+		case <-s.backlog.wake:
+		case <-timer.C:
+		}
+		s.backlog.idle.Store(false)
+	}
+}
+
+func (w *writer) index() *index { return w.store.index }
+
+// begin finds where to go on: in the segment of the process before, if that can write no more, or behind it.
+func (w *writer) begin() {
+	s := w.store
+	if s.opts.Gone != nil {
+		select {
+		case <-s.opts.Gone:
+		case <-s.stop:
+			return
+		case <-time.After(goneWait):
+			return
+		}
+	}
+	hdr := w.index().hdr
+	seg, seq := hdr.cursor.Load(), hdr.seq.Load()
+	if seq == 0 || s.scan.rebuilds || seg >= w.index().segCount {
+		return
+	}
+	r := &w.index().rows[seg]
+	used := r.used.Load()
+	if r.seq.Load() != seq || r.full.Load() != 0 || used < segHeaderSize || used > w.index().segSize {
+		return
+	}
+	b := make([]byte, used)
+	if _, err := s.dev.ReadAt(b, w.index().segmentAt(seg)); err != nil {
+		s.failed(err, "read")
+		return
+	}
+	end := s.walkRecords(b, seg, seq, func(e *entry) { w.note(e) })
+	if end != used {
+		w.summary, w.count = w.summary[:0], 0
+		return
+	}
+	w.open, w.seg, w.seq, w.off, w.bufAt = true, seg, seq, used, used
+}
+
+// finish writes what is left, within bounds.
+func (w *writer) finish() {
+	if w.dead.Load() {
+		return
+	}
+	w.until = time.Time{}
+	limit := time.Now().Add(closeWait)
+	for w.work() && time.Now().Before(limit) {
+	}
+	w.store.flush()
+}
+
+// work does what there is to do. It reports whether there was anything.
+func (w *writer) work() (some bool) {
+	s := w.store
+	if time.Now().Before(w.until) {
+		return w.discard()
+	}
+	if keys, all := s.backlog.graves(); keys != nil {
+		some = true
+		if all {
+			w.index().hdr.floor.Store(w.index().hdr.seq.Load() + 1)
+			w.seal() // the next segment's header says it
+		}
+		for k := range keys {
+			w.bury(k)
+		}
+	}
+	for range backlogSize {
+		id, ok := w.next()
+		if !ok {
+			break
+		}
+		some = true
+		if w.save(id); len(w.buf) > flushSize {
+			w.flush()
+		}
+	}
+	w.flush()
+	return some
+}
+
+// next takes what is to be written next: what is new and what is to be kept in turns.
+func (w *writer) next() (id cache.ID, ok bool) {
+	if w.turn = !w.turn; w.turn || len(w.hot) == 0 {
+		if id, ok = w.store.backlog.pop(); ok || len(w.hot) == 0 {
+			return id, ok
+		}
+	}
+	n := len(w.hot) - 1
+	id, w.hot = w.hot[n], w.hot[:n]
+	return id, true
+}
+
+// discard is work while nothing can be written. Removals wait: they must not be forgotten.
+func (w *writer) discard() (some bool) {
+	w.hot = w.hot[:0]
+	for {
+		if _, ok := w.store.backlog.pop(); !ok {
+			return some
+		}
+		some = true
+		w.drop()
+	}
+}
+
+func (w *writer) drop() {
+	w.store.opts.Stats.Inc(stats.DiskDrops)
+	w.store.lost.Store(true)
+}
+
+// save appends a response, if it is still the stored one.
+func (w *writer) save(id cache.ID) {
+	s := w.store
+	o, ok := s.mem.OpenStored(id)
+	if !ok {
+		return
+	}
+	// Looked at before the object is: a removal in between is seen by put.
+	changes := w.index().changes(o.Key())
+	if again, ok := s.mem.OpenStored(id); ok {
+		again.Release()
+	} else {
+		o.Release()
+		return
+	}
+	r := record{kind: kindObject, key: o.Key(), body: o.BodyLen(), meta: *o.Meta(), vary: o.Vary(), uri: o.URI(), head: o.Head()}
+	var list []byte
+	errors := w.errors
+	if r.body > w.index().storeSize()/4 {
+		o.Release()
+		w.drop() // it would overwrite itself, or nearly all else
+		return
+	}
+	if r.body > w.index().maxInline() {
+		r.kind = kindList
+		if list, ok = w.saveChunks(&o); !ok || w.errors != errors {
+			o.Release()
+			w.drop()
+			return
+		}
+	}
+	r.shape(len(list) / chunkSize)
+	if int(r.headLen) > w.index().maxHead() {
+		o.Release()
+		w.drop()
+		return
+	}
+	e := entry{key: r.key, length: r.length, vary: varyHash(r.vary), kind: r.kind, uri: r.uri, labels: s.opts.Labels(nil, r.head)}
+	e.shorten()
+	b, p, ok := w.reserve(&r, &e)
+	if !ok {
+		o.Release()
+		w.drop()
+		return
+	}
+	if r.kind == kindObject {
+		copyBody(b[r.bodyAt():][:r.body], &o, 0)
+	}
+	r.encode(b, list)
+	if w.errors != errors { // some of its chunks are not there
+		o.Release()
+		w.drop()
+		return
+	}
+	w.queued = append(w.queued, queued{object: o, key: r.key, place: p, info: infoOf(r.length, e.vary), changes: changes})
+}
+
+func copyBody(b []byte, o *cache.Object, off int64) {
+	for len(b) > 0 {
+		n := copy(b, o.Fragment(off))
+		b, off = b[n:], off+int64(n)
+	}
+}
+
+// saveChunks appends the body of a large response, and returns the list of what it made.
+func (w *writer) saveChunks(o *cache.Object) ([]byte, bool) {
+	list := w.list[:0]
+	for off, part := int64(0), uint32(0); off < o.BodyLen(); part++ {
+		r := record{kind: kindChunk, key: o.Key(), body: min(w.index().maxChunk(), o.BodyLen()-off), part: part}
+		r.shape(0)
+		b, p, ok := w.reserve(&r, nil)
+		if !ok {
+			return nil, false
+		}
+		copyBody(b[r.bodyAt():][:r.body], o, off)
+		r.encode(b, nil)
+		list = appendChunk(list, chunk{seq: r.seq, seg: r.seg, off: p.offset(), length: r.length, bytes: uint32(r.body)})
+		off += r.body
+	}
+	w.list = list
+	return list, true
+}
+
+// bury appends a tombstone.
+func (w *writer) bury(k cache.Key) {
+	if w.index().hdr.seq.Load() == 0 {
+		return // nothing was ever written
+	}
+	r := record{kind: kindTombstone, key: k}
+	r.shape(0)
+	b, _, ok := w.reserve(&r, &entry{key: k, length: r.length, kind: kindTombstone})
+	if !ok {
+		w.store.backlog.remove(k) // it is due all the same
+		return
+	}
+	r.encode(b, nil)
+}
+
+// reserve finds room for a record of the shape that r has, and says in r where that is. With e the record is
+// in the summary.
+func (w *writer) reserve(r *record, e *entry) ([]byte, place, bool) {
+	x := w.index()
+	extra := trailerSize
+	if e != nil {
+		extra += e.size()
+	}
+	fits := func() bool {
+		return w.open && int64(w.off)+int64(r.length)+int64(len(w.summary)+extra) <= int64(x.segSize)
+	}
+	if !fits() {
+		w.seal()
+		if !w.openNext() || !fits() {
+			return nil, 0, false
+		}
+	}
+	if cap(w.buf) == 0 {
+		w.buf = make([]byte, 0, x.segSize)
+	}
+	r.id, r.seq, r.seg, r.off = w.store.header.id, w.seq, w.seg, w.off
+	n := len(w.buf)
+	w.buf = w.buf[:n+int(r.length)]
+	p := placeOf(w.seg, w.off, w.seq)
+	if e != nil {
+		e.off = w.off
+		w.note(e)
+	}
+	w.off += r.length
+	w.store.opts.Stats.Add(stats.DiskBytesWritten, uint64(r.length))
+	return w.buf[n:], p, true
+}
+
+func (w *writer) note(e *entry) {
+	w.summary = e.append(w.summary)
+	w.count++
+}
+
+// flush writes the buffer, and makes the entries of what is in it.
+func (w *writer) flush() bool {
+	if len(w.buf) == 0 {
+		return true
+	}
+	s, x := w.store, w.index()
+	err := writeAll(s.dev, w.buf, x.segmentAt(w.seg)+int64(w.bufAt))
+	w.buf = w.buf[:0]
+	s.dirty.Store(true)
+	if err != nil {
+		w.fail(err)
+		return false
+	}
+	w.failures, w.pause = 0, 0
+	w.bufAt = w.off
+	x.rows[w.seg].used.Store(w.off)
+	for i := range w.queued {
+		w.enter(&w.queued[i])
+	}
+	clear(w.queued)
+	w.queued = w.queued[:0]
+	return true
+}
+
+func (w *writer) enter(q *queued) {
+	id := q.object.ID()
+	done := w.index().put(q.key, q.place, q.info, func(changes uint64) bool {
+		if changes == q.changes {
+			return true
+		}
+		o, ok := w.store.mem.OpenStored(id)
+		o.Release()
+		return ok
+	})
+	if done {
+		q.object.MarkOnDisk()
+		w.store.opts.Stats.Inc(stats.DiskWrites)
+	}
+	q.object.Release()
+}
+
+func writeAll(d device, b []byte, at int64) error {
+	n, err := d.WriteAt(b, at)
+	if err == nil && n < len(b) {
+		err = fmt.Errorf("short write: %d of %d bytes", n, len(b))
+	}
+	return err
+}
+
+// fail deals with a write that did not work: what was in it is given up, and so is the segment.
+func (w *writer) fail(err error) {
+	for i := range w.queued {
+		w.queued[i].object.Release()
+		w.drop()
+	}
+	clear(w.queued)
+	w.queued = w.queued[:0]
+	w.abandon()
+	w.errors++
+	if w.failures++; w.failures%failLimit == 0 {
+		w.pause = min(max(2*w.pause, pauseMin), pauseMax)
+		w.until = time.Now().Add(w.pause)
+	}
+	w.store.failed(err, "write")
+}
+
+// abandon leaves a segment without a summary.
+func (w *writer) abandon() {
+	w.open, w.summary, w.count = false, w.summary[:0], 0
+}
+
+// seal ends the segment with its summary.
+func (w *writer) seal() {
+	if !w.open || !w.flush() {
+		return
+	}
+	s, x := w.store, w.index()
+	t := trailer{id: s.header.id, seq: w.seq, off: w.off, length: uint32(len(w.summary)), count: w.count, sum: checksum(w.summary)}
+	b := make([]byte, trailerSize)
+	t.encode(b)
+	at := x.segmentAt(w.seg)
+	err := writeAll(s.dev, w.summary, at+int64(w.off))
+	if err == nil {
+		err = writeAll(s.dev, b, at+int64(x.segSize)-trailerSize)
+	}
+	if err != nil {
+		w.fail(err)
+		return
+	}
+	x.rows[w.seg].used.Store(x.segSize)
+	x.rows[w.seg].full.Store(1)
+	w.abandon()
+	select {
+	case s.sync <- struct{}{}:
+	default:
+	}
+}
+
+// openNext begins to overwrite the oldest segment.
+func (w *writer) openNext() bool {
+	x := w.index()
+	if time.Now().Before(w.until) {
+		return false
+	}
+	for range x.segCount {
+		seg := (x.hdr.cursor.Load() + 1) % x.segCount
+		if x.hdr.seq.Load() == 0 {
+			seg = 0
+		}
+		r := &x.rows[seg]
+		old := r.seq.Load()
+		w.rescue(seg)
+		gone := r.live.Load()
+		seq := x.hdr.seq.Load() + 1
+		// A predecessor that is dying may want the same one.
+		if !r.seq.CompareAndSwap(old, seq) {
+			x.hdr.cursor.Store(seg)
+			continue
+		}
+		x.hdr.seq.Store(seq)
+		x.hdr.cursor.Store(seg)
+		r.used.Store(0)
+		r.full.Store(0)
+		r.live.Add(-gone)
+		x.hdr.objects.Add(-gone)
+		w.open, w.seg, w.seq, w.off, w.bufAt = true, seg, seq, segHeaderSize, 0
+		h := segmentHeader{id: w.store.header.id, seq: seq, floor: x.hdr.floor.Load(), seg: seg}
+		if cap(w.buf) == 0 {
+			w.buf = make([]byte, 0, x.segSize)
+		}
+		w.buf = w.buf[:segHeaderSize]
+		h.encode(w.buf)
+		return true
+	}
+	return false
+}
+
+// rescueShare bounds what of a segment is written again: the rest is for what is new.
+const rescueShare = 2
+
+// rescue has what is still in memory written again, of what lies in a segment that is about to be overwritten.
+func (w *writer) rescue(seg uint32) {
+	s, x := w.store, w.index()
+	r := &x.rows[seg]
+	seq := r.seq.Load()
+	if seq == 0 || r.live.Load() <= 0 || len(w.hot) > 0 {
+		return
+	}
+	es, err := s.contents(seg, seq)
+	if err != nil {
+		return
+	}
+	budget := int64(x.segSize) / rescueShare
+	for _, e := range slices.Backward(es) {
+		if e.kind == kindTombstone || !w.leadsTo(e.key, placeOf(seg, e.off, seq)) {
+			continue
+		}
+		s.mem.EachAlternate(e.key, func(o *cache.Object) {
+			if varyHash(o.Vary()) == e.vary && o.BodyLen()+int64(e.length) <= budget {
+				budget -= o.BodyLen() + int64(e.length)
+				w.hot = append(w.hot, o.ID())
+			}
+		})
+	}
+}
+
+func (w *writer) leadsTo(k cache.Key, p place) bool {
+	var few [setWays]candidate
+	for _, c := range w.index().find(few[:0], k) {
+		if c.place == p {
+			return true
+		}
+	}
+	return false
+}
+
+// gauge publishes how much there is.
+func (w *writer) gauge() {
+	now := time.Now()
+	if now.Sub(w.gauged) < gaugeEvery {
+		return
+	}
+	w.gauged = now
+	x := w.index()
+	used := int64(0)
+	for i := range x.rows {
+		used += int64(x.rows[i].used.Load())
+	}
+	w.store.opts.Stats.Set(stats.DiskObjects, uint64(max(0, x.hdr.objects.Load())))
+	w.store.opts.Stats.Set(stats.DiskBytes, uint64(used))
+}
+
+// findUnsaved queues what memory has and the disk has not: of a server that died before it could be written, at first, and
+// later what was dropped.
+func (s *Store) findUnsaved() {
+	defer s.index.guard(debug.SetPanicOnFault(true))
+	tick := time.NewTicker(unsavedGap)
+	defer tick.Stop()
+	for {
+		if s.lost.Swap(false) {
+			s.queueUnsaved()
+		}
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// queueUnsaved goes through memory, as fast as the writer keeps up.
+func (s *Store) queueUnsaved() {
+	s.mem.Walk(func(o *cache.Object) bool {
+		if o.Meta().RangeTotal != 0 { // parts are kept in memory only
+			return true
+		}
+		if o.OnDisk() && s.index.holds(o.Key(), varyHash(o.Vary())) {
+			return true
+		}
+		for s.backlog.waiting() > backlogSize/4 {
+			select {
+			case <-s.stop:
+				return false
+			case <-time.After(batchDelay):
+			}
+		}
+		s.backlog.push(o.ID())
+		return true
+	})
+}
+
+// walkRecords calls f with what a summary would say of the records in b, the beginning of segment seg in its
+// use seq. It returns where the unbroken run of records ends; what lies behind a damaged one is looked for as well.
+func (s *Store) walkRecords(b []byte, seg uint32, seq uint64, f func(*entry)) (end uint32) {
+	h, ok := decodeSegmentHeader(b)
+	if !ok || h.id != s.header.id || h.seq != seq || h.seg != seg {
+		return 0
+	}
+	unbroken := true
+	end = segHeaderSize
+	for off := uint32(segHeaderSize); int64(off)+fixedSize <= int64(len(b)); {
+		if binary.LittleEndian.Uint32(b[off:]) != recordMagic {
+			unbroken = false
+			off += granule
+			continue
+		}
+		r, err := parseRecord(b[off:])
+		if err != nil || !r.lies(s.header.id, seq, seg, off) || int64(off)+int64(r.length) > int64(len(b)) {
+			unbroken = false
+			off += granule
+			continue
+		}
+		if r.kind != kindChunk {
+			e := entry{key: r.key, off: off, length: r.length, vary: varyHash(r.vary), kind: r.kind, uri: r.uri, labels: s.opts.Labels(nil, r.head)}
+			e.shorten()
+			f(&e)
+		}
+		if off += r.length; unbroken {
+			end = off
+		}
+	}
+	return end
+}
+
+// contents lists what was written to a segment in its use seq, the oldest first.
+func (s *Store) contents(seg uint32, seq uint64) ([]entry, error) {
+	x := s.index
+	b := make([]byte, trailerSize)
+	at := x.segmentAt(seg)
+	if err := readAll(s.dev, b, at+int64(x.segSize)-trailerSize); err != nil {
+		s.failed(err, "read")
+		return nil, err
+	}
+	if t, ok := decodeTrailer(b); ok && t.id == s.header.id && t.seq == seq && int64(t.off)+int64(t.length) <= int64(x.segSize) {
+		b = make([]byte, t.length)
+		if err := readAll(s.dev, b, at+int64(t.off)); err == nil && checksum(b) == t.sum {
+			if es, ok := parseSummary(nil, b); ok {
+				return es, nil
+			}
+		}
+	}
+	b = make([]byte, x.segSize)
+	if err := readAll(s.dev, b, at); err != nil {
+		s.failed(err, "read")
+		return nil, err
+	}
+	var es []entry
+	s.walkRecords(b, seg, seq, func(e *entry) { es = append(es, *e) })
+	return es, nil
+}
+
+func readAll(d device, b []byte, at int64) error {
+	n, err := d.ReadAt(b, at)
+	if n == len(b) {
+		return nil
+	}
+	if err == nil {
+		err = fmt.Errorf("short read: %d of %d bytes", n, len(b))
+	}
+	return err
+}

@@ -1,0 +1,54 @@
+package transaction
+
+import (
+	"trafficd/eventloop"
+	"trafficd/roles/server/cache"
+	"trafficd/roles/server/disk"
+)
+
+// Disk is the tier below memory. What it has is brought into memory before it is looked at; meanwhile the
+// transaction waits, like for a fetch. Nothing of that is noted for a successor: there is no reply yet, so the request begins
+// anew there.
+type Disk interface {
+	// Has reports whether a response for k may be there. It reads memory only.
+	Has(k cache.Key) bool
+	// Load brings it into memory and then tells w, from any goroutine. False: w is not told.
+	Load(k cache.Key, w disk.Waiter) bool
+}
+
+// A load is a transaction's wait for the disk. It outlives the transaction, which then takes itself out.
+type load struct {
+	t    *Transaction // nil: nobody waits any more; the loop's
+	loop *eventloop.Loop
+}
+
+// Loaded implements disk.Waiter.
+func (l *load) Loaded() { l.loop.PostTask(l) }
+
+// RunTask implements eventloop.Task: memory is looked at again.
+func (l *load) RunTask() {
+	t := l.t
+	if t == nil {
+		return
+	}
+	t.load = nil
+	t.looks--
+	t.on(evAgain)
+}
+
+// askDisk has what memory does not have brought there, once for each request. It reports whether to wait for
+// that.
+func (t *Transaction) askDisk() bool {
+	d := t.env.Disk
+	if d == nil || t.asked || !d.Has(t.key) {
+		return false
+	}
+	t.asked = true
+	l := &load{t: t, loop: t.env.Loop}
+	if !d.Load(t.key, l) {
+		return false
+	}
+	t.load = l
+	t.on(evFetch)
+	return true
+}
