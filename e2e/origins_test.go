@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"trafficd/e2e/harness"
 )
@@ -208,4 +209,216 @@ func TestConnectionsToAnOriginAreBounded(t *testing.T) {
 		t.Errorf("%d connections were made", n)
 	}
 	p.ExpectMetric("trafficd_origin_connections", "at most 3 and one", func(v float64) bool { return v <= 4 })
+}
+
+// 1,000 misses of one URL at once, on several loops: one request to the origin, and everybody has all of a large body.
+func TestAThousandMissesAreOneRequest(t *testing.T) {
+	t.Parallel()
+	const clients, size = 1000, 64 << 10
+	body := letters(size)
+	gate := harness.NewGate()
+	o := harness.NewOrigin(t, harness.Routes(map[string]harness.Handler{
+		"/one": func(e *harness.Exchange) {
+			e.Raw(fmt.Sprintf("HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: %d\r\n\r\n", size))
+			e.Raw(body[:size/2])
+			gate.Wait(e)
+			e.Raw(body[size/2:])
+		},
+		"/silent": harness.Silent,
+		"":        harness.Reply(200, "ok", "Cache-Control: no-store"),
+	}))
+	p := harness.Start(t, harness.Map("/", o), harness.Args("--threads", "3"))
+	answers := p.Client().Concurrently(clients, harness.Request("GET", "/one", ""), func() {
+		p.ExpectMetric("trafficd_cache_collapsed_total", "those that follow", func(v float64) bool { return v == clients-1 })
+		p.Client().Get("/other").Expect(200, "ok")
+		gate.Open()
+	})
+	for _, r := range answers {
+		if r != nil && (r.Status != 200 || string(r.Body) != body) {
+			t.Fatalf("got status %d and %d bytes, want 200 and %d", r.Status, len(r.Body), size)
+		}
+	}
+	o.ExpectCount("/one", 1)
+}
+
+// Followers of a request that comes to nothing share the failure: the origin, in trouble, does not get as many requests as
+// there are clients.
+func TestFollowersShareTheFailure(t *testing.T) {
+	t.Parallel()
+	const clients = 200
+	gate := harness.NewGate()
+	o := harness.NewOrigin(t, harness.Routes(map[string]harness.Handler{
+		"/one": func(e *harness.Exchange) {
+			gate.Wait(e)
+			e.Close()
+		},
+		"": harness.Reply(200, "ok", "Cache-Control: no-store"),
+	}))
+	p := harness.Start(t, harness.Map("/", o), harness.Args("--threads", "2"))
+	for _, r := range p.Client().Concurrently(clients, harness.Request("GET", "/one", ""), func() {
+		p.ExpectMetric("trafficd_cache_collapsed_total", "those that follow", func(v float64) bool { return v == clients-1 })
+		gate.Open()
+	}) {
+		if r != nil {
+			r.ExpectStatus(502)
+		}
+	}
+	o.ExpectCount("/one", 1)
+}
+
+// What turns out to be uncacheable is fetched by everybody, at the same time: the origin answers nobody before all
+// hundred are there.
+func TestAHundredUncacheablesAreNotSerialised(t *testing.T) {
+	t.Parallel()
+	const clients = 100
+	gate := harness.NewGate()
+	var first harness.Switch
+	o := harness.NewOrigin(t, harness.Routes(map[string]harness.Handler{
+		"/mine": func(e *harness.Exchange) {
+			if first.On() {
+				gate.Wait(e)
+			}
+			e.Reply(200, "mine", "Cache-Control: private")
+		},
+		"": harness.Reply(200, "ok", "Cache-Control: no-store"),
+	}))
+	p := harness.Start(t, harness.Map("/", o), harness.Args("--threads", "2"))
+	p.Client().Get("/mine").Expect(200, "mine")
+	first.Set()
+	for _, r := range p.Client().Concurrently(clients, harness.Request("GET", "/mine", ""), func() {
+		o.WaitCount("/mine", clients+1)
+		gate.Open()
+	}) {
+		if r != nil {
+			r.Expect(200, "mine")
+		}
+	}
+}
+
+// One client of several that share a body takes nothing of it. The body turns out to be too large to be stored, so
+// that all read from one window; the slow one is given up, and the others have everything.
+func TestASlowFollowerDoesNotHoldUpTheOthers(t *testing.T) {
+	t.Parallel()
+	const size, piece = 16 << 20, 64 << 10
+	gate := harness.NewGate()
+	part := letters(piece)
+	o := harness.NewOrigin(t, harness.Routes(map[string]harness.Handler{
+		"/large": func(e *harness.Exchange) {
+			e.Raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nTransfer-Encoding: chunked\r\n\r\n")
+			gate.Wait(e)
+			for range size / piece {
+				e.Chunk(part)
+			}
+			e.Raw("0\r\n\r\n")
+		},
+		"": harness.Reply(200, "ok", "Cache-Control: no-store"),
+	}))
+	p := harness.Start(t, harness.Map("/", o), harness.Args("--threads", "2"), harness.Set("cache.max_object_size", "1MiB"))
+	slow := p.Client().Dial().Narrow().Send(harness.Request("GET", "/large", ""))
+	slow.ReadHead().ExpectStatus(200)
+	for _, r := range p.Client().Concurrently(3, harness.Request("GET", "/large", ""), func() {
+		p.ExpectMetric("trafficd_cache_collapsed_total", "those that follow", func(v float64) bool { return v == 3 })
+		gate.Open()
+	}) {
+		if r != nil && (r.Status != 200 || len(r.Body) != size || strings.Count(string(r.Body), part) != size/piece) {
+			t.Errorf("got status %d and %d bytes, want 200 and %d", r.Status, len(r.Body), size)
+		}
+	}
+	o.ExpectCount("/large", 1)
+	p.Expect("trafficd_cache_followers_given_up_total", 1)
+	slow.ExpectClosed()
+}
+
+// An origin that misbehaves in any way costs its own requests only: what is asked of another one meanwhile is
+// answered as ever, and so is the next request to the same one.
+func TestABadOriginCostsItsOwnRequestsOnly(t *testing.T) {
+	t.Parallel()
+	head := "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\n"
+	forever := func(e *harness.Exchange, text string) {
+		for e.Write(text) == nil {
+		}
+	}
+	for name, c := range map[string]struct {
+		bad  harness.Handler
+		want int // status; 0: the answer is cut, or 502 where that is known before it began
+	}{
+		"never answers":      {bad: harness.Silent, want: 504},
+		"closes":             {bad: func(e *harness.Exchange) { e.Close() }, want: 502},
+		"resets":             {bad: func(e *harness.Exchange) { e.Reset() }, want: 502},
+		"half a head":        {bad: func(e *harness.Exchange) { e.Raw(head); harness.Silent(e) }, want: 504},
+		"resets in the body": {bad: func(e *harness.Exchange) { e.Raw(head + "Content-Length: 10\r\n\r\n12345"); e.Reset() }},
+		"too short":          {bad: func(e *harness.Exchange) { e.Raw(head + "Content-Length: 10\r\n\r\n12345"); e.Close() }},
+		"too long": {bad: func(e *harness.Exchange) {
+			e.Raw(head + "Content-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n")
+			e.Close()
+		}, want: 200},
+		"stops in the body":  {bad: func(e *harness.Exchange) { e.Raw(head + "Content-Length: 10\r\n\r\n12345"); harness.Silent(e) }},
+		"endless head":       {bad: func(e *harness.Exchange) { e.Raw(head); forever(e, "X-More: and more\r\n") }, want: 502},
+		"endless status":     {bad: func(e *harness.Exchange) { forever(e, "HTTP/1.1 200 ") }, want: 502},
+		"endless 1xx":        {bad: func(e *harness.Exchange) { forever(e, "HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n") }, want: 502},
+		"endless chunk line": {bad: func(e *harness.Exchange) { e.Raw(head + "Transfer-Encoding: chunked\r\n\r\n"); forever(e, "0") }},
+		"not HTTP":           {bad: func(e *harness.Exchange) { e.Raw("SSH-2.0-OpenSSH_9.9\r\n\r\n"); e.Close() }, want: 502},
+		"drips its head":     {bad: func(e *harness.Exchange) { drip(e, head+"Content-Length: 2\r\n\r\nok") }, want: 504},
+		"drips its body":     {bad: func(e *harness.Exchange) { e.Raw(head + "Content-Length: 1000\r\n\r\n"); drip(e, letters(1000)) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			well := harness.NewOrigin(t, harness.Reply(200, "well", "Cache-Control: no-store"))
+			o := harness.NewOrigin(t, harness.Routes(map[string]harness.Handler{
+				"/bad": c.bad,
+				"":     harness.Reply(200, "still here", "Cache-Control: no-store"),
+			}))
+			p := harness.Start(t, harness.Map("/", o), harness.Map("/well", well), harness.Args("--threads", "1"),
+				harness.Set("timeouts.origin_response", "300ms"), harness.Set("timeouts.origin_body", "300ms"), harness.Set("timeouts.origin_total", "500ms"))
+			bad := p.Client().Dial().Send(harness.Request("GET", "/bad", ""))
+			o.WaitCount("/bad", 1)
+			for range 5 {
+				p.Client().Get("/well").Expect(200, "well")
+				p.Client().Get("/same").Expect(200, "still here")
+			}
+			r, err := bad.Try("GET")
+			interim := 0
+			if r != nil {
+				interim = len(r.Interim)
+			}
+			switch {
+			case c.want == 0 && err == nil && r.Status != 502:
+				t.Errorf("a whole answer came: %d, %d bytes", r.Status, len(r.Body))
+			case c.want != 0 && (err != nil || r.Status != c.want):
+				t.Errorf("got %+v and %v, want status %d", r, err, c.want)
+			case interim > 40:
+				t.Errorf("%d interim answers were passed on", interim)
+			}
+			p.Client().Get("/same").Expect(200, "still here")
+		})
+	}
+}
+
+// drip sends a byte now and then until the other side has had enough.
+func drip(e *harness.Exchange, text string) {
+	for i := range len(text) {
+		if e.Write(text[i:i+1]) != nil || !e.Pause(20*time.Millisecond) {
+			return
+		}
+	}
+}
+
+// An origin that answers before it has had the whole upload: the client has the answer, and the rest of what it sends is
+// nobody's.
+func TestAnAnswerBeforeTheUploadIsComplete(t *testing.T) {
+	t.Parallel()
+	o := harness.NewOrigin(t, harness.Routes(map[string]harness.Handler{
+		"/early": func(e *harness.Exchange) {
+			e.Raw("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n")
+			e.Close()
+		},
+		"": harness.Reply(200, "ok", "Cache-Control: no-store"),
+	}))
+	p := harness.Start(t, harness.Map("/", o))
+	c := p.Client().Dial()
+	c.Send("POST /early HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n" + letters(1000))
+	c.Read("POST").Expect(413, "no\n")
+	c.Offer(letters(100_000))
+	p.Client().Get("/").Expect(200, "ok")
+	o.ExpectCount("/early", 1)
 }

@@ -203,6 +203,15 @@ func (c *Conn) ReadRaw(n int) string {
 // CopyRaw reads exactly n bytes into w and returns how many came.
 func (c *Conn) CopyRaw(w io.Writer, n int64) (int64, error) { return io.CopyN(w, c.in, n) }
 
+// Narrow lets the connection hold few bytes that the story has not read yet.
+func (c *Conn) Narrow() *Conn {
+	c.t.Helper()
+	if err := c.c.SetReadBuffer(128 << 10); err != nil {
+		c.t.Fatal(err)
+	}
+	return c
+}
+
 // Unsent is the number of bytes in the kernel that the peer has not taken yet (SIOCOUTQ).
 func (c *Conn) Unsent() int {
 	n := 0

@@ -259,6 +259,22 @@ func (e *Exchange) Reply(status int, body string, headers ...string) {
 // by other means.
 func (e *Exchange) Raw(text string) { io.WriteString(e.conn, text) }
 
+// Write writes bytes as they are, for handlers that go on until the proxy has gone.
+func (e *Exchange) Write(text string) error {
+	_, err := io.WriteString(e.conn, text)
+	return err
+}
+
+// Pause lets time pass in an origin that is slow; false: the story has ended.
+func (e *Exchange) Pause(d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-e.origin.closing:
+		return false
+	}
+}
+
 // Chunk writes one chunk of a body for which the handler has sent Transfer-Encoding: chunked.
 func (e *Exchange) Chunk(data string) { e.Raw(fmt.Sprintf("%x\r\n%s\r\n", len(data), data)) }
 

@@ -97,6 +97,7 @@ const (
 	OriginBusy
 	OriginMarkedDown
 	OriginServersDown
+	SlowGivenUp
 	numMetrics
 )
 
@@ -157,6 +158,7 @@ var table = [numMetrics]Desc{
 	OriginRetriesRefused:     {Family: "origin_retries_refused_total", Help: "Requests not sent once more because the budget was used up."},
 	OriginMarkedDown:         {Family: "origin_servers_marked_down_total", Help: "Times an origin server was taken out for failed requests or health checks."},
 	OriginServersDown:        {Family: "origin_servers_down", Kind: Gauge, Help: "Origin servers that are out now."},
+	SlowGivenUp:              {Family: "cache_followers_given_up_total", Help: "Clients whose answer was broken off because they held up others that read the same one."},
 	ClientBytesIn:            {Family: "client_received_bytes_total", Unit: "bytes", Help: "Bytes received from clients."},
 	ClientBytesOut:           {Family: "client_sent_bytes_total", Unit: "bytes", Help: "Bytes sent to clients."},
 	OriginBytesIn:            {Family: "origin_received_bytes_total", Unit: "bytes", Help: "Bytes received from origins."},

@@ -54,6 +54,8 @@ type fetch struct {
 	linesRef  buffer.Ref // head.lines of a response that is not stored
 	at        int64      // how much of the body has come; less than there is only while it comes again
 	from      int64      // where the window's part of the body begins
+	floor     int64      // followers that have had less of the body are given up; see slow.go
+	slow      *slow      // nil until the window was full
 	record    *queue.Record[fetchRecord]
 	name      custody.Name
 
@@ -64,6 +66,7 @@ type fetch struct {
 	writing   bool          // w takes more
 	ring      []byte        // the window, once it is needed
 	tail, end int64         // offsets in the body that the window holds
+	low       int64         // floor, once that is noted
 	paused    bool          // the exchange waits for space in the window
 	followers []*follower
 	failure   reason
@@ -192,6 +195,9 @@ func (f *fetch) free() {
 	f.env.Arena.Put(f.ringRef)
 	f.env.Arena.Put(f.linesRef)
 	f.ringRef, f.linesRef = 0, 0
+	if f.slow != nil {
+		f.slow.limit.Stop()
+	}
 	f.stale.Release()
 }
 
@@ -282,7 +288,10 @@ func (p *follower) Bytes(off int64) ([]byte, origin.BodyState) {
 			return b, origin.BodyWait
 		}
 	}
-	if f.ring != nil && off >= f.tail && off < f.end {
+	if f.ring != nil && off < f.tail {
+		return nil, origin.BodyFailed // given up
+	}
+	if f.ring != nil && off < f.end {
 		size := int64(len(f.ring))
 		from := off % size
 		return f.ring[from:min(from+f.end-off, size)], origin.BodyWait
@@ -312,15 +321,22 @@ func (f *fetch) advanceLocked() {
 	if f.ring == nil || len(f.followers) == 0 {
 		return
 	}
-	low := f.end
-	for _, p := range f.followers {
-		low = min(low, p.released)
-	}
-	f.tail = max(f.tail, low)
+	f.tail = max(f.tail, f.heldLocked())
 	if f.paused && f.end-f.tail <= int64(len(f.ring))/2 {
 		f.paused = false
 		f.loop.Post(f.x.Resume)
 	}
+}
+
+// heldLocked is up to where the window holds what no follower needs any more.
+func (f *fetch) heldLocked() int64 {
+	held := f.end
+	for _, p := range f.followers {
+		if p.released >= f.low {
+			held = min(held, p.released)
+		}
+	}
+	return max(held, f.low)
 }
 
 // Space implements origin.Sink.
@@ -353,6 +369,7 @@ func (f *fetch) Space() []byte {
 	free := size - (f.end - f.tail)
 	if free == 0 {
 		f.paused = true
+		f.watchSlow()
 		return nil
 	}
 	at := f.end % size

@@ -31,6 +31,7 @@ type fetchRecord struct {
 	stale    cache.ID
 	window   buffer.Ref // of what is not stored
 	from     int64      // where the window's part of the body begins
+	floor    int64      // followers that have had less are given up
 	end      int64      // of the body, once it is complete
 }
 
@@ -82,7 +83,7 @@ func (f *fetch) describe() fetchRecord {
 		serial: f.name.Serial, progress: f.progress, method: f.x.Method, status: uint16(f.head.status),
 		attempt: f.x.Attempt, tried: f.tried, lines: f.linesRef, linesLen: uint32(len(f.head.lines)),
 		key: f.key, started: f.started, length: f.head.length, age: f.head.age,
-		window: f.ringRef, from: f.from, end: f.end,
+		window: f.ringRef, from: f.from, floor: f.floor, end: f.end,
 	}
 	if f.head.own != nil {
 		r.linesLen = uint32(len(f.head.own))
@@ -172,7 +173,7 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 	f := &fetch{
 		env: e, loop: e.Loop, key: r.key, store: r.has(fetchStore), started: r.started,
 		tried: r.tried, whole: r.has(fetchWhole), linesRef: r.lines, ringRef: r.window,
-		progress: r.progress, record: rec, name: n, from: r.from, tail: r.from, end: r.end,
+		progress: r.progress, record: rec, name: n, from: r.from, tail: r.from, floor: r.floor, low: r.floor, end: r.end,
 	}
 	f.x.Handler, f.x.Method, f.x.Token, f.x.Attempt = f, r.method, n, r.attempt
 	f.x.BodyDone = r.has(fetchBodyDone)
@@ -375,9 +376,5 @@ func (f *fetch) OriginResumed(at int64, direct int) origin.Sink {
 
 // placeLocked finds where the window begins: behind what every follower has had.
 func (f *fetch) placeLocked() {
-	low := f.end
-	for _, p := range f.followers {
-		low = min(low, p.released)
-	}
-	f.tail = max(f.from, low)
+	f.tail = max(f.from, f.heldLocked())
 }
