@@ -22,12 +22,17 @@ func (s *Server) use(c *config.Config) error {
 	}
 	s.parents.Configure(parentSettings(c), groups(c)) // before the rules that name them
 	s.countDown()
+	var status *transaction.Status
+	if c.Cache.StatusHeader {
+		status = transaction.NewStatus(c.Proxy.ViaName)
+	}
 	s.settings.Store(&transaction.Settings{
 		Remap: table, Via: c.Proxy.ViaName, PreserveHost: c.Proxy.PreserveHost, Attempts: c.Origin.Attempts,
 		Freshness: freshness.Rules{
 			StoreCookies: c.Cache.StoreCookies, HeuristicMax: int64(c.Cache.HeuristicMax),
 			NegativeTTL: int64(c.Cache.NegativeTTL), StaleIfError: int64(c.Cache.StaleIfError),
 		},
+		Status: status,
 	})
 	s.config.Store(c)
 	return nil

@@ -268,7 +268,7 @@ func checkHead(got *answer, a want) error {
 // replace.
 var known = []string{
 	fieldToken, "Etag", "Cache-Control", "Content-Length", "Content-Range", "Date", "Link", "Upgrade", "Connection",
-	"Transfer-Encoding", "Via", "Age", "Accept-Ranges",
+	"Transfer-Encoding", "Via", "Age", "Accept-Ranges", "Cache-Status",
 }
 
 // checkNames wants no field that nobody can have sent, as it comes of a head

@@ -40,6 +40,9 @@ const (
 	CacheStale
 	CacheRevalidated
 	CacheMisses
+	CacheStaleRevalidating
+	CacheStaleOnError
+	CacheBackground
 	CacheCollapsed
 	CacheStores
 	CacheUncacheable
@@ -134,6 +137,9 @@ var table = [numMetrics]Desc{
 	CacheStale:               {Family: "cache_lookups_total", Label: "result", Value: "stale"},
 	CacheRevalidated:         {Family: "cache_revalidated_total", Help: "Stale responses that the origin confirmed with 304."},
 	CacheMisses:              {Family: "cache_lookups_total", Label: "result", Value: "miss"},
+	CacheStaleRevalidating:   {Family: "cache_stale_served_total", Label: "reason", Value: "revalidating", Help: "Requests answered with a stale response that nobody had asked for, by the reason."},
+	CacheStaleOnError:        {Family: "cache_stale_served_total", Label: "reason", Value: "error"},
+	CacheBackground:          {Family: "cache_background_total", Help: "Stale responses validated behind the back of clients that were served them."},
 	CacheCollapsed:           {Family: "cache_collapsed_total", Help: "Requests that waited for another's fetch of the same object."},
 	CacheStores:              {Family: "cache_stores_total", Help: "Responses stored."},
 	CacheUncacheable:         {Family: "cache_uncacheable_total", Help: "Responses that were not allowed to be stored."},

@@ -17,6 +17,7 @@ type Exchange struct {
 	RequestTime  int64 // when the request was sent to the origin
 	ResponseTime int64 // when the head of the response had arrived
 	Rules        Rules
+	Location     []byte // Content-Location, if it means something else here than it says
 
 	control Control // of the response; Judge reads it
 	updates bool    // the response is a stored one with an update merged into it
@@ -120,23 +121,28 @@ func (x *Exchange) cacheableMethod() bool {
 	case x.updates:
 		return true
 	case q.Method == http1.POST:
-		return Representative(q, x.RequestHead, x.Response, x.ResponseHead)
+		return x.Representative()
 	}
 	return q.Method == http1.GET && MayAnswer(q)
 }
 
 // Representative tells whether the response to a POST is one of the resource itself: 2xx,
 // with the URI of the request as its Content-Location (RFC 9110 §9.3.3).
-func Representative(q *http1.Request, reqHead []byte, r *http1.Response, head []byte) bool {
+func (x *Exchange) Representative() bool {
+	q, head, r := x.Request, x.RequestHead, x.Response
 	if q.Method != http1.POST || r.Status < 200 || r.Status > 299 || !r.Has(header.ContentLocation) || r.Repeated(header.ContentLocation) {
 		return false
 	}
-	path, query, ok := InvalidatedTarget(r.Value(head, header.ContentLocation), schemeOf(q), q.Host.In(reqHead))
-	mine := q.Path.In(reqHead)
+	location := x.Location
+	if location == nil {
+		location = r.Value(x.ResponseHead, header.ContentLocation)
+	}
+	path, query, ok := InvalidatedTarget(location, schemeOf(q), q.Host.In(head))
+	mine := q.Path.In(head)
 	if len(mine) == 0 {
 		mine = []byte("/")
 	}
-	return ok && bytes.Equal(path, mine) && (query != nil) == q.HasQuery && bytes.Equal(query, q.Query.In(reqHead))
+	return ok && bytes.Equal(path, mine) && (query != nil) == q.HasQuery && bytes.Equal(query, q.Query.In(head))
 }
 
 func schemeOf(q *http1.Request) []byte {

@@ -2,6 +2,7 @@ package transaction
 
 import (
 	"errors"
+	"slices"
 
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/buffer"
@@ -34,6 +35,7 @@ func (t *Transaction) serveStored(meta *cache.Meta, lines []byte) {
 	} else if t.req.Method == http1.GET {
 		t.reply.Body = (*storedBody)(&t.obj)
 	}
+	t.lives(meta)
 	t.narrow(meta, lines)
 	t.give()
 }
@@ -49,9 +51,19 @@ func (b *storedBody) Bytes(off int64) ([]byte, origin.BodyState) {
 // Release implements Body: the object is pinned as a whole.
 func (b *storedBody) Release(int64) {}
 
-// give hands the reply to the session.
+// give hands the reply to the session. What other lines it has of its own lie in t.extra, unless it is local.
 func (t *Transaction) give() {
 	t.reverse()
+	if t.settings != nil && t.settings.Status != nil {
+		extra := t.reply.Extra
+		switch {
+		case extra == nil:
+			extra = t.extra[:0]
+		case t.reply.Local:
+			extra = slices.Clip(extra) // everybody's
+		}
+		t.reply.Extra = t.appendStatus(extra)
+	}
 	t.ready = true
 	t.on(evAnswer)
 }
@@ -125,6 +137,10 @@ func (t *Transaction) answerFrom(f *fetch) {
 	if t.leading && h.own != nil {
 		t.reply.Lines = h.own
 	}
+	if h.shared {
+		t.fills = true
+		t.lives(&h.meta)
+	}
 	if h.shared && t.req.Method != http1.POST {
 		t.narrow(&h.meta, h.lines)
 	}
@@ -149,7 +165,13 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 		Request: t.req, RequestHead: t.head, Response: r, ResponseHead: head,
 		RequestTime: f.started, ResponseTime: f.loop.Wall(), Rules: t.rules(),
 	}
+	if f.hushes(r.Status) {
+		f.hush(r.Status)
+		return nil
+	}
+	f.headSeen(x)
 	if r.Status == 304 && f.validates() {
+		t.fwdStatus = uint16(r.Status)
 		f.revalidated(x)
 		return nil
 	}
@@ -207,7 +229,7 @@ func (f *fetch) keepLines(lines []byte) []byte {
 func (f *fetch) invalidate(t *Transaction, r *http1.Response, head []byte) {
 	s, host := f.env.Store, t.req.Host.In(t.head)
 	s.Remove(t.keyOf(t.path, t.query()))
-	s.Remove(s.KeyOf(schemeHTTP, host, t.path, t.keyed(t.query()))) // for those who have said nothing of their way
+	s.Remove(s.KeyOf(schemeHTTP, host, t.path, t.keyQuery(t.query()))) // for those who have said nothing of their way
 	for _, id := range []header.ID{header.Location, header.ContentLocation} {
 		if v := r.Value(head, id); v != nil {
 			v = t.reverseURL(v)

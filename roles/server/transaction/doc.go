@@ -18,6 +18,9 @@
 // RFC 9111 §4). They read along while it is written into the cache. A response
 // that cannot be shared releases its followers to fetch for themselves.
 //
+// What is stale may be served while a fetch that nobody waits for validates it, or in place
+// of an error (stale.go). Every reply that the cache had a part in says so in Cache-Status (status.go).
+//
 // Invariants: a transaction belongs to one loop; a Reply, once given, does not
 // change; a body that was begun is either ended or seen to fail, never cut
 // short in silence; nothing is stored of which it is not certain that it may be.

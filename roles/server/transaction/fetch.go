@@ -70,6 +70,7 @@ type fetch struct {
 	paused    bool          // the exchange waits for space in the window
 	followers []*follower
 	failure   reason
+	hushed    bool // the origin did answer: who cannot do without asks again
 }
 
 // responseHead is what followers need of the head, immutable once progress is

@@ -338,7 +338,12 @@ func (t *Transaction) Lead(e *Env, c Client, req *http1.Request, head []byte, r 
 func (f *fetch) ledBy(t *Transaction) {
 	f.lead, t.leading = t, true
 	t.findRule()
-	t.findKey()
+	if t.findKey() {
+		t.fwd = fwdMiss
+		if f.stale.Valid() {
+			t.fwd = fwdStale
+		}
+	}
 	f.describeRequest(t)
 }
 

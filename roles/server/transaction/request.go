@@ -25,6 +25,7 @@ func (t *Transaction) fetch(p plan) {
 		switch t.env.Flights.Join(t.key, f, t.env.Loop.Now(), func(leader *fetch) bool { return leader.follow(t) }) {
 		case cache.Follow:
 			t.env.Stats.Inc(stats.CacheCollapsed)
+			t.follows = true
 			t.obj.Release()
 			t.on(evFetch)
 			t.fetchMoved() // it may have its head already

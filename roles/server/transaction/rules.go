@@ -3,6 +3,7 @@ package transaction
 import (
 	"trafficd/roles/server/freshness"
 	"trafficd/roles/server/header"
+	"trafficd/roles/server/http1"
 	"trafficd/roles/server/remap"
 )
 
@@ -37,10 +38,16 @@ func (t *Transaction) mayStore(length int64) bool {
 // bring from now on (RFC 9110 §9.3.3). The fetch then has a key.
 func (f *fetch) representative(x *freshness.Exchange) bool {
 	t := f.lead
+	if t.req.Method != http1.POST || f.env.Store == nil || !t.match.Policy().Cache.Or(true) {
+		return false
+	}
 	if t.req.HasAny(&overrides) || t.req.Nominates() {
 		return false // it was another method to the origin, or another request
 	}
-	if f.env.Store == nil || !t.match.Policy().Cache.Or(true) || !freshness.Representative(t.req, t.head, x.Response, x.ResponseHead) {
+	if v := x.Response.Value(x.ResponseHead, header.ContentLocation); v != nil {
+		x.Location = t.reverseURL(v)
+	}
+	if !x.Representative() {
 		return false
 	}
 	f.key = t.keyOf(t.path, t.query())
@@ -51,9 +58,4 @@ func (f *fetch) representative(x *freshness.Exchange) bool {
 // it was not found good, and what there is in its place says something about the resource (RFC 9111 §4.3.3).
 func outdated(status int) bool {
 	return status < 300 || status == 404 || status == 410
-}
-
-// conditional reports whether the client has a response already and asks whether it is still good.
-func (t *Transaction) conditional() bool {
-	return t.req.Has(header.IfNoneMatch) || t.req.Has(header.IfModifiedSince)
 }

@@ -25,6 +25,7 @@ type Settings struct {
 	Attempts  int // of sending one request, in all; at least 1
 	// PreserveHost: origins see the Host that the client asked for, unless the rule says otherwise.
 	PreserveHost bool
+	Status       *Status // nil: no Cache-Status
 }
 
 // Flights is the table of fetches that others may follow.
@@ -101,6 +102,7 @@ type Transaction struct {
 	match     remap.Match
 	path      []byte
 	key       cache.Key
+	keyed     bool  // key is set: the cache may answer
 	began     int64 // wall ns
 	place     follower
 	leading   bool         // place.f is our own
@@ -122,6 +124,17 @@ type Transaction struct {
 
 	switched origin.Switched // FD -1: none
 	early    []byte
+
+	behind *refresh // whose transaction it is; nil for a session's
+
+	// What Cache-Status says.
+	ttl       int64   // seconds
+	fwdStatus uint16  // of the origin's response, if that is not the reply's
+	fwd       forward // why
+	detail    detail
+	follows   bool // another's fetch
+	fills     bool // the response goes into the cache
+	stored    bool // it comes from there, or is going to: ttl is set
 }
 
 // Begin starts the transaction of a request. head is what req was parsed from;
@@ -229,7 +242,12 @@ func (t *Transaction) decide() {
 // findKey finds what the request asks of the cache. False: it may not be answered from there.
 func (t *Transaction) findKey() bool {
 	policy := t.match.Policy()
-	if t.env.Store == nil || !policy.Cache.Or(true) || !freshness.MayAnswer(t.req) || t.req.Nominates() {
+	if t.env.Store == nil || !policy.Cache.Or(true) {
+		t.fwd = fwdBypass
+		return false
+	}
+	if !freshness.MayAnswer(t.req) || t.req.Nominates() {
+		t.fwd = fwdMethod
 		return false
 	}
 	t.sel = freshness.Selection{Request: t.req, Head: t.head}
@@ -237,17 +255,17 @@ func (t *Transaction) findKey() bool {
 	if policy.IgnoreClientNoCache {
 		t.control.IgnoreReload()
 	}
-	t.key = t.keyOf(t.path, t.query())
+	t.key, t.keyed = t.keyOf(t.path, t.query()), true
 	return true
 }
 
 // keyOf is the key of a resource of the request's host; query comes with its "?".
 func (t *Transaction) keyOf(path, query []byte) cache.Key {
-	return t.env.Store.KeyOf(schemeHTTP, t.req.Host.In(t.head), path, t.told(t.keyed(query)))
+	return t.env.Store.KeyOf(schemeHTTP, t.req.Host.In(t.head), path, t.told(t.keyQuery(query)))
 }
 
-// keyed is what of a query is part of the key.
-func (t *Transaction) keyed(query []byte) []byte {
+// keyQuery is what of a query is part of the key.
+func (t *Transaction) keyQuery(query []byte) []byte {
 	if t.match.Policy().IgnoreQuery {
 		return nil
 	}
@@ -256,7 +274,7 @@ func (t *Transaction) keyed(query []byte) []byte {
 
 // appendURI appends the URI that the key was made of.
 func (t *Transaction) appendURI(b []byte) []byte {
-	return cache.AppendURI(b, schemeHTTP, t.req.Host.In(t.head), t.path, t.keyed(t.query()))
+	return cache.AppendURI(b, schemeHTTP, t.req.Host.In(t.head), t.path, t.keyQuery(t.query()))
 }
 
 var schemeHTTP = []byte("http")
@@ -286,13 +304,22 @@ func (t *Transaction) consult() {
 	case freshness.Fresh:
 		t.hit()
 		return
+	case freshness.Revalidate:
+		if t.req.Method == http1.GET {
+			t.validating()
+			return
+		}
+		t.missed() // what a HEAD brings validates nothing
+		t.env.Stats.Inc(stats.CacheStale)
 	case freshness.OnlyIfCachedMiss:
 		t.obj.Release()
 		t.fail(504, "the response is not in the cache")
 		return
 	case freshness.Stale:
+		t.missed()
 		t.env.Stats.Inc(stats.CacheStale)
 	case freshness.MustFetch:
+		t.missed()
 		t.obj.Release()
 		t.env.Stats.Inc(stats.CacheMisses)
 	}
@@ -342,6 +369,10 @@ func (t *Transaction) leavePlace() {
 
 // fetchMoved is called when the fetch that is followed has news.
 func (t *Transaction) fetchMoved() {
+	if t.behind != nil {
+		t.behind.moved()
+		return
+	}
 	if t.state != waiting {
 		if t.state == answering {
 			t.on(evMoved)
@@ -350,7 +381,7 @@ func (t *Transaction) fetchMoved() {
 	}
 	f := t.place.f
 	f.mu.Lock()
-	p, why := f.progress, f.failure
+	p, why, hushed := f.progress, f.failure, f.hushed
 	suits := t.leading || f.head.shared && (len(f.head.vary) == 0 || t.sel.MatchVary(f.head.vary))
 	f.mu.Unlock()
 	switch {
@@ -360,6 +391,9 @@ func (t *Transaction) fetchMoved() {
 		t.serveStored(&t.validated, t.lines)
 	case p == again:
 		t.on(evAgain)
+	case p == failed && freshness.ErrorStatus(why.status) && t.standIn():
+	case p == failed && hushed:
+		t.on(evAlone)
 	case p == failed:
 		t.fail(why.status, why.text)
 	case suits:
