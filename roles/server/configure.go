@@ -5,8 +5,6 @@ import (
 	"reflect"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/server/freshness"
@@ -113,12 +111,7 @@ func (s *Server) reload(body json.RawMessage) error {
 func (s *Server) connectionsPerLoop(c *config.Config) int {
 	n := c.Limits.Connections
 	if n == 0 {
-		var lim unix.Rlimit
-		if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
-			lim.Cur = 1024
-		}
-		n = int(min(lim.Cur, 1<<20)) - 256
-		n = max(n-n/10, 64)
+		n = descriptors()
 	}
 	return max(n/len(s.workers), 1)
 }

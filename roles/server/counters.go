@@ -23,6 +23,7 @@ func (c clientCounters) Sent(n int)          { c.row.Add(stats.ClientBytesOut, u
 func (c clientCounters) Malformed()          { c.row.Inc(stats.ParseErrorsClient) }
 func (c clientCounters) Aborted()            { c.row.Inc(stats.ClientAborts) }
 func (c clientCounters) NoBuffers()          { c.row.Inc(stats.ClientRejected) }
+func (c clientCounters) Evicted()            { c.row.Inc(stats.ClientEvicted) }
 
 func (c clientCounters) Timeout(t session.Timeout) {
 	c.row.Inc([...]stats.Metric{

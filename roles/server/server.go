@@ -60,6 +60,8 @@ type Server struct {
 	resolver *resolve.Resolver
 	parents  *parent.Directory
 	fifo     *queue.FIFO // nil: there is none
+	clients  clients
+	crowded  atomic.Int32 // loops that have no room for more connections
 
 	threads int
 	group   *eventloop.Group

@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"net/netip"
-	"time"
 
 	"trafficd/eventloop"
 	"trafficd/queue"
@@ -31,6 +30,9 @@ type worker struct {
 	acceptors []*acceptor
 	paused    bool // too many connections: not accepting for now
 	limit     int  // connections of this loop
+	// descriptors bounds them together with those to origins. crowded: one of the two is reached.
+	descriptors int
+	crowded     bool
 }
 
 // An acceptor is one listener as one loop sees it.
@@ -76,6 +78,7 @@ func (s *Server) newWorker(i int, loop *eventloop.Loop) (*worker, error) {
 		Env:    w.env,
 		Stats:  clientCounters{w.row},
 		Closed: w.sessionClosed,
+		Left:   s.clients.leave,
 	}
 	return w, nil
 }
@@ -91,8 +94,8 @@ func (w *worker) configure(c *config.Config) {
 		Head:   head,
 		Header: c.Timeouts.ClientHeader,
 		Idle:   c.Timeouts.ClientIdle,
-		Body:   c.Timeouts.ClientBody,
-		Write:  c.Timeouts.ClientWrite,
+		Body:   session.Pace{Window: c.Timeouts.ClientBody, Rate: c.Limits.MinBodyRate},
+		Write:  session.Pace{Window: c.Timeouts.ClientWrite, Rate: c.Limits.MinSendRate},
 		Tunnel: c.Timeouts.TunnelIdle,
 	}
 	w.env.Origins.SetLimits(origin.Limits{
@@ -107,6 +110,8 @@ func (w *worker) configure(c *config.Config) {
 		Head:     head,
 	})
 	w.limit = w.server.connectionsPerLoop(c)
+	w.descriptors = max(descriptors()/len(w.server.workers), 1)
+	w.server.clients.configure(c, w.limit*len(w.server.workers))
 }
 
 // acceptOn begins to accept from a listener.
@@ -152,9 +157,10 @@ func (a *acceptor) HandleEvent(*eventloop.Watch, eventloop.Event) {
 			// Out of descriptors or memory: the connections wait in the kernel
 			// until there are some again.
 			w.row.Inc(stats.ClientRejected)
-			w.pauseAccepting()
-			a.resume.Reset(100 * time.Millisecond)
-			return
+			if !w.makeRoom() {
+				w.pauseAccepting()
+				return
+			}
 		}
 	}
 }
@@ -162,9 +168,16 @@ func (a *acceptor) HandleEvent(*eventloop.Watch, eventloop.Event) {
 // serve makes a session of an accepted connection.
 func (w *worker) serve(fd int, peer netip.AddrPort) {
 	w.row.Inc(stats.ClientConnections)
+	among, ok := w.server.clients.enter(peer.Addr())
+	if !ok {
+		w.row.Inc(stats.ClientOverLimit)
+		sock.ResetOnClose(fd)
+		sock.Close(fd)
+		return
+	}
 	w.row.Inc(stats.ClientConnectionsCurrent)
-	w.host.Serve(fd, peer)
-	if w.host.Sessions() >= w.limit {
+	w.host.Serve(fd, peer, among)
+	if w.full() && !(w.allFull() && w.makeRoom()) {
 		w.pauseAccepting()
 	}
 }
@@ -185,7 +198,7 @@ func (w *worker) takeQueue(f *queue.FIFO) (n int) {
 
 func (w *worker) sessionClosed() {
 	w.row.Dec(stats.ClientConnectionsCurrent)
-	if w.paused && w.host.Sessions() < w.limit-w.limit/20 {
+	if w.paused && w.roomy() {
 		w.resumeAccepting()
 	}
 }
@@ -197,6 +210,7 @@ func (w *worker) pauseAccepting() {
 	w.paused = true
 	for _, a := range w.acceptors {
 		a.stop()
+		a.resume.Reset(lookAgain)
 	}
 }
 
@@ -204,11 +218,20 @@ func (w *worker) resumeAccepting() {
 	if !w.paused || w.host.Draining {
 		return
 	}
+	if w.full() && !(w.allFull() && w.makeRoom()) {
+		for _, a := range w.acceptors {
+			a.resume.Reset(lookAgain)
+		}
+		return
+	}
+	if !w.paused {
+		return // what was closed to make room has resumed
+	}
 	w.paused = false
 	for _, a := range w.acceptors {
 		if err := a.listen(); err != nil {
 			w.paused = true
-			a.resume.Reset(100 * time.Millisecond)
+			a.resume.Reset(lookAgain)
 			return
 		}
 	}

@@ -136,6 +136,9 @@ type Limits struct {
 	HeaderFields int   `json:"header_fields"`
 	Connections  int   `json:"connections"` // 0: from RLIMIT_NOFILE
 	BodyBuffer   int64 `json:"body_buffer"`
+	PerClient    int   `json:"connections_per_client"` // 0: half of all, but for loopback
+	MinBodyRate  int64 `json:"min_body_rate"`          // bytes a second; 0: none
+	MinSendRate  int64 `json:"min_send_rate"`          // likewise
 }
 
 // Timeouts are all maximum times without the named progress.

@@ -30,6 +30,8 @@ const (
 	ClientConnections Metric = iota
 	ClientConnectionsCurrent
 	ClientRejected
+	ClientEvicted
+	ClientOverLimit
 	Requests
 	Responses1xx
 	Responses2xx
@@ -127,6 +129,8 @@ var table = [numMetrics]Desc{
 	ClientConnections:        {Family: "client_connections_total", Help: "Client connections accepted."},
 	ClientConnectionsCurrent: {Family: "client_connections", Kind: Gauge, Help: "Client connections open now."},
 	ClientRejected:           {Family: "client_connections_rejected_total", Help: "Client connections or requests turned away for lack of descriptors or buffers."},
+	ClientEvicted:            {Family: "client_connections_evicted_total", Help: "Client connections closed because there was no place left and they did not use theirs."},
+	ClientOverLimit:          {Family: "client_connections_over_limit_total", Help: "Client connections closed because their client had too many (limits.connections_per_client)."},
 	Requests:                 {Family: "requests_total", Help: "Requests begun, heartbeats not counted."},
 	Responses1xx:             {Family: "responses_total", Label: "class", Value: "1xx", Help: "Responses sent to clients, by class of status."},
 	Responses2xx:             {Family: "responses_total", Label: "class", Value: "2xx"},

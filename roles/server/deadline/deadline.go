@@ -53,6 +53,9 @@ func (d *Deadline) arm(after time.Duration) {
 // Clear removes the limit. The timer may still fire, for nothing.
 func (d *Deadline) Clear() { d.at = 0 }
 
+// At is when the limit passes, monotonic ns; 0: there is none.
+func (d *Deadline) At() int64 { return d.at }
+
 // Stop removes the limit and disarms the timer: nothing refers to the deadline
 // afterwards.
 func (d *Deadline) Stop() {

@@ -137,7 +137,10 @@ func (s *Session) receiveBody() bool {
 	w.pageHi += n
 	s.rx += uint64(n)
 	s.host.Stats.Received(n)
-	s.limit.Clear()
+	w.up.move(s.host.Loop.Now(), n, s.host.Limits.Body)
+	if w.down.since == 0 {
+		s.limit.Clear()
+	}
 	return true
 }
 
@@ -188,8 +191,8 @@ func (s *Session) discardBody() {
 // wants the body (RFC 9110 §10.1.1), and limits the time until it comes.
 func (s *Session) askForBody() {
 	w := s.work
-	if w.reply == nil {
-		s.limit.Set(s.host.Limits.Body)
+	if w.down.since == 0 {
+		s.awaitBody()
 	}
 	if !w.expect || w.reply != nil {
 		return

@@ -25,7 +25,7 @@ func (s *Session) nextRequest() {
 		s.lo, s.hi, s.base = w.pageLo, w.pageHi, w.pageBase
 	}
 	s.served++
-	s.blamed = blame{}
+	s.blamed, s.looked = blame{}, false
 	if last {
 		s.shutdown(asked)
 		return
@@ -128,6 +128,10 @@ func (s *Session) close() {
 	s.host.Arena.Put(s.in)
 	s.in = 0
 	s.host.sessions.remove(s)
+	if s.among {
+		s.among = false
+		s.host.Left(s.peer.Addr())
+	}
 	if s.fd >= 0 {
 		if s.watch.Active() {
 			s.host.Loop.Forget(&s.watch)
@@ -147,8 +151,7 @@ func (s *Session) expired() {
 		s.run()
 	case phaseAnswering:
 		if s.work.reply != nil {
-			s.host.Stats.Timeout(WriteTimeout)
-			s.abort()
+			s.replyExpired()
 			return
 		}
 		s.host.Stats.Timeout(BodyTimeout)
@@ -156,7 +159,26 @@ func (s *Session) expired() {
 		s.refuse(&http1.Error{Status: 408, Reason: "the request's body took too long to arrive"})
 		s.run()
 	default:
-		s.host.Stats.Timeout(IdleTimeout)
-		s.close()
+		if s.leaves() {
+			s.host.Stats.Timeout(IdleTimeout)
+			s.close()
+		}
 	}
+}
+
+// replyExpired is called when a time limit passes while a reply is being sent.
+func (s *Session) replyExpired() {
+	w := s.work
+	switch {
+	case w.down.since != 0 && s.keepsUp():
+		w.down.settle(s.host.Loop.Now())
+		s.awaitReader()
+		return
+	case w.down.since != 0:
+		s.host.Stats.Timeout(WriteTimeout)
+		sock.ResetOnClose(s.fd) // what lies in the kernel is not offered any longer either
+	default:
+		s.host.Stats.Timeout(BodyTimeout)
+	}
+	s.abort()
 }

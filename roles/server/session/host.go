@@ -1,6 +1,7 @@
 package session
 
 import (
+	"net/netip"
 	"time"
 
 	"trafficd/eventloop"
@@ -16,8 +17,8 @@ type Limits struct {
 	Head   http1.Limits  // of request heads
 	Header time.Duration // from the first byte of a head to its last
 	Idle   time.Duration // between requests
-	Body   time.Duration // between bytes of a request's body
-	Write  time.Duration // without the client taking a byte
+	Body   Pace          // of a request's body
+	Write  Pace          // of a client that takes a reply
 	Tunnel time.Duration // without a byte either way
 }
 
@@ -31,6 +32,7 @@ type Stats interface {
 	Aborted()
 	Timeout(t Timeout)
 	NoBuffers()
+	Evicted() // to make room
 	TunnelOpened()
 	TunnelClosed(tunnel.Summary)
 }
@@ -54,6 +56,9 @@ type Host struct {
 	Limits *Limits // replaced as a whole on reload
 	Stats  Stats
 	Closed func() // called after a session has gone
+	// Left is called with the address of a session that was served as one of several of
+	// its client, after it has gone; nil where none is.
+	Left func(netip.Addr)
 
 	// Draining: every reply ends its connection, and no idle one is kept.
 	Draining bool

@@ -63,6 +63,9 @@ type Session struct {
 	again   bool     // Wake was called meanwhile
 	turn    bool     // another turn has been posted
 	waits   *Resumed // Start has not been called yet
+	among   bool     // see Host.Serve
+	looked  bool     // taken is known, of a session that is idle or lingers
+	taken   uint64   // of tx, what the client had taken when that was last looked at
 
 	// work is what a request in progress needs; nil between requests.
 	work *work
@@ -74,8 +77,12 @@ type Session struct {
 //
 // The first request has often arrived by now, and then it may be the last: the
 // session is watched only when there is something to wait for.
-func (h *Host) Serve(fd int, peer netip.AddrPort) {
+//
+// among says that it is one of the connections of its client that somebody counts: Host.Left is
+// called when it has gone.
+func (h *Host) Serve(fd int, peer netip.AddrPort, among bool) {
 	s := h.takeSession()
+	s.among = among
 	s.fd, s.peer, s.readable, s.counted = fd, peer, true, true
 	s.entry = custody.Enter[record](h.Book, fd, custody.Client)
 	h.sessions.push(s)
@@ -168,10 +175,18 @@ func (s *Session) run() {
 	}
 	s.running = true
 	s.host.Book.Work(s.entry.Cookie())
-	for s.step() || s.takeAgain() {
+	for n := 0; s.step() || s.takeAgain(); n++ {
+		if n == maxSteps {
+			s.anotherTurn()
+			break
+		}
 	}
 	s.running = false
 }
+
+// maxSteps bounds what one turn of a session does, so that a client that sends requests faster than they are
+// answered keeps the loop from nobody else. A request that is answered at once takes two.
+const maxSteps = 128
 
 func (s *Session) takeAgain() bool {
 	again := s.again

@@ -50,6 +50,8 @@ type work struct {
 	lastSent   bool // the last chunk is in out
 	untilClose bool // the end of the connection ends the body
 	iov        [sock.IOVMax]unix.Iovec
+
+	up, down account // of the client's sending and taking
 }
 
 // bodyFraming says how the end of a request's body is known.
@@ -70,6 +72,7 @@ func (w *work) reset() {
 	w.out, w.outLo, w.outHi, w.outTx = 0, 0, 0, 0
 	w.from, w.off, w.end, w.tail = 0, 0, 0, 0
 	w.chunked, w.lastSent, w.untilClose = false, false, false
+	w.up, w.down = account{}, account{}
 }
 
 // bodyConsumed reports whether the request's body is behind us, so that the

@@ -43,19 +43,22 @@ func (s *Session) answer() bool {
 		}
 		did, errno := sock.SendV(s.fd, w.iov[:n], all && w.close)
 		if errno == sock.Again {
-			s.limit.Set(s.host.Limits.Write)
+			s.awaitReader()
 			return false
 		}
 		if errno != 0 {
 			s.abort()
 			return false
 		}
+		if w.down.running() {
+			w.down.move(s.host.Loop.Now(), did, s.host.Limits.Write)
+		}
 		queue.Killpoint(custody.StepSent)
 		s.tx += uint64(did)
 		s.host.Stats.Sent(did)
 		s.consume(did)
 		if sent += did; sent >= maxTurn {
-			s.limit.Set(s.host.Limits.Write)
+			s.limit.Set(s.host.Limits.Write.Window)
 			s.anotherTurn()
 			return false
 		}
@@ -74,7 +77,7 @@ func (s *Session) settled() bool {
 	case len(p) > 0, state == origin.BodyEnd && w.open():
 		return true // since we looked: another loop fills it
 	case state == origin.BodyWait:
-		s.limit.Clear() // the origin's limits apply
+		s.awaitOthers()
 		return false
 	}
 	// The body has failed, or ended short of its length. The client must not

@@ -83,5 +83,6 @@ func (c *counter) Malformed()                  {}
 func (c *counter) Aborted()                    { c.aborted++ }
 func (c *counter) Timeout(Timeout)             {}
 func (c *counter) NoBuffers()                  {}
+func (c *counter) Evicted()                    {}
 func (c *counter) TunnelOpened()               {}
 func (c *counter) TunnelClosed(tunnel.Summary) {}

@@ -185,6 +185,15 @@ func ResetOnClose(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
+// Unsent is how many bytes of what was sent the other end has not acknowledged (SIOCOUTQ, tcp(7)).
+func Unsent(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // KeepAlive has the kernel find out when the other end of a long-lived TCP
 // connection is no more.
 func KeepAlive(fd int) {

@@ -1,0 +1,292 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"trafficd/e2e/harness"
+)
+
+const attackers = 1000
+
+// hold is a crowd of clients of which each has sent the beginning of something and then goes on with a
+// byte now and then, by tick, until it is thrown out or the story ends.
+type hold struct {
+	wg   sync.WaitGroup
+	done chan struct{}
+	gone atomic.Int32
+}
+
+// beset lets n clients connect and begin, and returns when all have.
+func beset(t *testing.T, addr string, n int, begin string, tick func(c *net.TCPConn) error) *hold {
+	t.Helper()
+	h := &hold{done: make(chan struct{})}
+	conns := make([]*net.TCPConn, n)
+	for i := range conns {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns[i] = c.(*net.TCPConn)
+		conns[i].SetReadBuffer(4096)
+		if _, err := c.Write([]byte(begin)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.wg.Go(func() { h.drip(conns, tick) })
+	t.Cleanup(func() {
+		close(h.done)
+		h.wg.Wait()
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+	return h
+}
+
+func (h *hold) drip(conns []*net.TCPConn, tick func(c *net.TCPConn) error) {
+	every := time.NewTicker(100 * time.Millisecond)
+	defer every.Stop()
+	over := make([]bool, len(conns))
+	for {
+		for i, c := range conns {
+			if !over[i] && tick(c) != nil {
+				over[i] = true
+				h.gone.Add(1)
+			}
+		}
+		select {
+		case <-every.C:
+		case <-h.done:
+			return
+		}
+	}
+}
+
+func dripByte(c *net.TCPConn) error {
+	_, err := c.Write([]byte("a"))
+	return err
+}
+
+func sipByte(c *net.TCPConn) error {
+	_, err := c.Read(make([]byte, 1))
+	return err
+}
+
+// latencies are how long healthy clients wait, of two kinds: on a connection that they keep, and on a
+// new one each time.
+type latencies struct{ kept, fresh []time.Duration }
+
+// healthy measures n requests of each kind.
+func healthy(t *testing.T, p *harness.Trafficd, n int) (l latencies) {
+	t.Helper()
+	c := p.Client().Dial()
+	for range n {
+		began := time.Now()
+		c.Send(harness.Request("GET", "/hit", "")).Read("GET").ExpectStatus(200)
+		l.kept = append(l.kept, time.Since(began))
+		began = time.Now()
+		p.Client().Get("/hit").ExpectStatus(200)
+		l.fresh = append(l.fresh, time.Since(began))
+	}
+	slices.Sort(l.kept)
+	slices.Sort(l.fresh)
+	return l
+}
+
+// asBefore compares with what was measured without attackers, generously: on a machine that has
+// other work to do, too, only what is far out says anything.
+func (l latencies) asBefore(t *testing.T, before latencies) {
+	t.Helper()
+	for _, c := range []struct {
+		name          string
+		now, was      time.Duration
+		times         int64
+		worthTheWords time.Duration
+	}{
+		{"median on a kept connection", at(l.kept, 50), at(before.kept, 50), 10, 5 * time.Millisecond},
+		{"median on a new connection", at(l.fresh, 50), at(before.fresh, 50), 10, 5 * time.Millisecond},
+		{"p99 on a kept connection", at(l.kept, 99), at(before.kept, 99), 20, 100 * time.Millisecond},
+		{"p99 on a new connection", at(l.fresh, 99), at(before.fresh, 99), 20, 100 * time.Millisecond},
+	} {
+		t.Logf("%s: %v, without attackers %v", c.name, c.now, c.was)
+		if c.now > c.was*time.Duration(c.times)+c.worthTheWords {
+			t.Errorf("%s: %v, without attackers %v", c.name, c.now, c.was)
+		}
+	}
+}
+
+func at(sorted []time.Duration, percent int) time.Duration {
+	return sorted[(len(sorted)-1)*percent/100]
+}
+
+// Slow attackers: clients that hold their places by sending, or taking, a byte now and then. A
+// thousand of them are thrown out when their time is over, the healthy ones are served as before, and
+// so is a client that is slow, but moves.
+func TestSlowAttackers(t *testing.T) {
+	t.Parallel()
+	const big = 16 << 20
+	for _, attack := range []struct {
+		name, begin, setting string
+		tick                 func(*net.TCPConn) error
+	}{
+		{"slow heads", "GET /hit HTTP/1.1\r\nHost: localhost\r\nX: ", "client_header", dripByte},
+		{"slow bodies", "POST /sink HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n", "client_body", dripByte},
+		{"slow readers", harness.Request("GET", "/big", ""), "client_write", sipByte},
+	} {
+		t.Run(attack.name, func(t *testing.T) {
+			p, _ := proxy(t, map[string]harness.Handler{
+				"/hit": harness.Reply(200, letters(1000), "Cache-Control: max-age=600"),
+				"/big": harness.Reply(200, letters(big), "Cache-Control: max-age=600"),
+				"":     echo,
+			}, harness.Set("timeouts."+attack.setting, "1s"), harness.Set("cache.max_object_size", "64MiB"))
+			server := p.PID(harness.Server)
+			p.Client().Get("/big").ExpectStatus(200)
+			before := healthy(t, p, 100)
+			slow := slowButMoving(t, p, big)
+			h := beset(t, p.Addr, attackers, attack.begin, attack.tick)
+			healthy(t, p, 100).asBefore(t, before)
+			p.ExpectMetric(fmt.Sprintf("trafficd_timeouts_total{kind=%q}", attack.setting), "all attackers", func(v float64) bool { return v >= attackers })
+			p.ExpectMetric("trafficd_client_connections", "nobody but the healthy", func(v float64) bool { return v <= 10 })
+			if attack.setting != "client_write" { // what has come lies in a reader's own kernel
+				harness.WaitFor(t, "the attackers to notice", func() bool { return h.gone.Load() == attackers })
+			}
+			slow()
+			healthy(t, p, 20).asBefore(t, before)
+			p.ExpectSame(harness.Server, server)
+		})
+	}
+}
+
+// slowButMoving begins two slow transfers: a kilobyte a second goes up, some more comes down. What it
+// returns ends them and fails unless they were let go on to their ends.
+func slowButMoving(t *testing.T, p *harness.Trafficd, size int) (end func()) {
+	t.Helper()
+	const body = 200_000
+	up := p.Client().Dial().Send(fmt.Sprintf("POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", body))
+	down := p.Client().Dial().Send(harness.Request("GET", "/big", ""))
+	down.ReadHead()
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	sent, taken := 0, 0
+	wg.Go(func() {
+		every := time.NewTicker(100 * time.Millisecond)
+		defer every.Stop()
+		for {
+			select {
+			case <-every.C:
+				n, err := up.Write([]byte(strings.Repeat("u", 100)))
+				sent += n
+				m, derr := down.CopyRaw(discard{}, 200_000)
+				taken += int(m)
+				if err != nil || derr != nil {
+					t.Errorf("a slow client was thrown out: %v after %d bytes up, %v after %d down", err, sent, derr, taken)
+					return
+				}
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() {
+		t.Helper()
+		close(done)
+		wg.Wait()
+		if t.Failed() {
+			return
+		}
+		up.Send(strings.Repeat("u", body-sent)).Read("POST").ExpectStatus(200)
+		if _, err := down.CopyRaw(discard{}, int64(size-taken)); err != nil {
+			t.Errorf("the slow download broke off: %v", err)
+		}
+	}
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+// When there is no place left, those who do not use theirs make room: idle connections, the oldest first, and
+// then those whose request does not come. Nobody can keep the others out by being there.
+func TestRoomForThoseWhoAsk(t *testing.T) {
+	t.Parallel()
+	for _, crowd := range []struct{ name, begin string }{
+		{"idle between requests", harness.Request("GET", "/hit", "")},
+		{"connected and silent", ""},
+		{"a head that stops", "GET /hit HTTP/1.1\r\nHost: loc"},
+		{"a body that stops", "POST /sink HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf"},
+	} {
+		t.Run(crowd.name, func(t *testing.T) {
+			t.Parallel()
+			p, _ := proxy(t, map[string]harness.Handler{"/hit": harness.Reply(200, "hit", "Cache-Control: max-age=600"), "": echo},
+				harness.Set("limits.connections", "64"))
+			server := p.PID(harness.Server)
+			p.Client().Get("/hit").Expect(200, "hit")
+			never := func(*net.TCPConn) error { return nil }
+			beset(t, p.Addr, 80, crowd.begin, never)
+			for range 10 {
+				p.Client().Get("/hit").Expect(200, "hit")
+			}
+			p.ExpectMetric("trafficd_client_connections_evicted_total", "some", func(v float64) bool { return v >= 16 })
+			p.ExpectSame(harness.Server, server)
+		})
+	}
+}
+
+// A client that keeps its connections busy is none of those.
+func TestThoseWhoUseTheirPlacesKeepThem(t *testing.T) {
+	t.Parallel()
+	gate := harness.NewGate()
+	p, o := proxy(t, map[string]harness.Handler{"/hit": harness.Reply(200, "hit", "Cache-Control: max-age=600"), "/wait": func(e *harness.Exchange) {
+		gate.Wait(e)
+		e.Reply(200, "waited", noStore)
+	}}, harness.Set("limits.connections", "64"))
+	waiting := p.Client().Dial().Send(harness.Request("GET", "/wait", ""))
+	o.WaitCount("/wait", 1)
+	beset(t, p.Addr, 200, harness.Request("GET", "/hit", ""), func(*net.TCPConn) error { return nil })
+	p.Client().Get("/hit").Expect(200, "hit")
+	gate.Open()
+	waiting.Read("GET").Expect(200, "waited")
+}
+
+// limits.connections_per_client: one client cannot take the places of all.
+func TestConnectionsOfOneClient(t *testing.T) {
+	t.Parallel()
+	p, _ := proxy(t, map[string]harness.Handler{"": echo}, harness.Set("limits.connections_per_client", "10"))
+	harness.WaitFor(t, "the first checks of the story to be gone", func() bool { return p.Metrics()["trafficd_client_connections"] == 0 })
+	var held []*harness.Conn
+	for range 10 {
+		held = append(held, p.Client().Dial().Send(harness.Request("GET", "/a", "")))
+		held[len(held)-1].Read("GET").ExpectStatus(200)
+	}
+	if r, err := p.Client().Dial().Offer(harness.Request("GET", "/b", "")).Try("GET"); err == nil {
+		t.Errorf("the eleventh got %d", r.Status)
+	}
+	p.Expect("trafficd_client_connections_over_limit_total", 1)
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	other, err := d.Dial("tcp", p.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	fmt.Fprint(other, harness.Request("GET", "/c", ""))
+	if b := make([]byte, 12); true {
+		if _, err := other.Read(b); err != nil || string(b) != "HTTP/1.1 200" {
+			t.Errorf("another client got %q, %v", b, err)
+		}
+	}
+	held[0].Close()
+	harness.WaitFor(t, "a place", func() bool {
+		r, err := harness.Fetch(p.Addr, harness.Request("GET", "/d", "", "Connection: close"))
+		return err == nil && r.Status == 200
+	})
+	for _, c := range held[1:] {
+		c.Send(harness.Request("GET", "/e", "")).Read("GET").ExpectStatus(200)
+	}
+}
