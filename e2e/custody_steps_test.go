@@ -31,6 +31,7 @@ var steps = map[queue.Step]string{
 	custody.StepFetch: "fetch", custody.StepOpened: "fetch opened", custody.StepWindow: "window", custody.StepEnded: "fetch ended",
 	custody.StepTunnel: "tunnel", custody.StepFlow: "flow", custody.StepMoved: "moved", custody.StepBlame: "blame", custody.StepAdopted: "adopted",
 	custody.StepServing: "serving",
+	custody.StepLine:    "line", custody.StepBatch: "batch", custody.StepAppended: "appended", custody.StepLogged: "logged",
 }
 
 // once are the steps that a server passes only once.
@@ -53,18 +54,10 @@ const stepPatience = 3 * time.Second
 // to it.
 func (e *executioner) dieAt(spec string) bool {
 	at := e.await()
-	if err := os.WriteFile(e.file+".new", []byte(spec), 0o600); err != nil {
-		e.t.Fatal(err)
-	}
-	if err := os.Rename(e.file+".new", e.file); err != nil {
-		e.t.Fatal(err)
-	}
+	e.order(spec)
 	e.p.Strike(at.server)
 	at.server.WaitGone(e.t)
-	harness.WaitFor(e.t, "a server that has read where to die", func() bool {
-		_, err := os.Stat(e.file)
-		return os.IsNotExist(err)
-	})
+	e.obeyed()
 	// The standby of that moment has read it: nobody else could take over.
 	died := at.standby.GoneWithin(stepPatience)
 	if !died {
@@ -72,6 +65,24 @@ func (e *executioner) dieAt(spec string) bool {
 	}
 	e.t.Logf("%s server %d, to die at %s: %v", time.Now().Format("15:04:05.000"), at.standby.PID, spec, died)
 	return died
+}
+
+// order says where the next server is to die that takes over.
+func (e *executioner) order(spec string) {
+	if err := os.WriteFile(e.file+".new", []byte(spec), 0o600); err != nil {
+		e.t.Fatal(err)
+	}
+	if err := os.Rename(e.file+".new", e.file); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// obeyed waits until it has read that.
+func (e *executioner) obeyed() {
+	harness.WaitFor(e.t, "a server that has read where to die", func() bool {
+		_, err := os.Stat(e.file)
+		return os.IsNotExist(err)
+	})
 }
 
 // await waits until there is a server with a keeper, and a standby.
@@ -101,7 +112,8 @@ func TestKilledAtEveryStep(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "kill")
 	mix := crowd()
 	mix[witness.Plain], mix[witness.Expect] = 3, 3 // interim responses are rare
-	stage := harness.SetStage(t, mix, witness.Options{Seed: seed, TunnelTime: time.Second}, harness.Mortal(t, file), harness.Args("--threads", "2"))
+	stage := harness.SetStage(t, mix, witness.Options{Seed: seed, TunnelTime: time.Second}, harness.Mortal(t, file), harness.Args("--threads", "2"),
+		harness.Set("access_log.path", filepath.Join(t.TempDir(), "access.log")))
 	e := &executioner{t: t, p: stage.Trafficd, file: file, died: map[queue.Step]int{}}
 	stage.Play(func() {
 		for _, n := range []int{1, 2, 3, 7} {
@@ -116,6 +128,10 @@ func TestKilledAtEveryStep(t *testing.T) {
 		}
 		for range 5 {
 			for _, s := range e.missing() {
+				if s == custody.StepLogged { // only of a request whose server died right behind its line
+					e.dieTwice(custody.StepLine, s)
+					continue
+				}
 				e.step(s, 1)
 			}
 		}

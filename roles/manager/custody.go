@@ -97,12 +97,12 @@ func (e *estate) provideCustody(c *config.Config, renew bool, log zerolog.Logger
 		case err != nil:
 			log.Error().Err(err).Msg("journal begins anew")
 		case old.Loops == loops(c):
-			return nil
+			return e.provideAccessLog(old.Loops)
 		default:
 			log.Info().Int("old_loops", old.Loops).Int("loops", loops(c)).Msg("journal begins anew")
 		}
 	}
-	for _, name := range custodyNames {
+	for _, name := range append([]string{heritage.AccessLog}, custodyNames...) {
 		if err := e.setAside(name); err != nil {
 			return err
 		}
@@ -117,8 +117,29 @@ func (e *estate) provideCustody(c *config.Config, renew bool, log zerolog.Logger
 				return err
 			}
 		}
+		return nil
 	}
-	return nil
+	return e.provideAccessLog(loops(c))
+}
+
+// What the access log has on its way to its file belongs to the journal: two servers that do not share the one do not
+// share the other. Memory that nobody has written costs nothing.
+const (
+	accessLogFixed = 512 << 10
+	accessLogRing  = 1 << 20 // for each loop
+)
+
+// provideAccessLog makes the memory of the access log. One that is there is used.
+func (e *estate) provideAccessLog(loops int) error {
+	if _, ok := e.set.Get(heritage.AccessLog); ok {
+		return nil
+	}
+	fd, err := makeMemory("trafficd-accesslog", int64(accessLogFixed+loops*accessLogRing))
+	if err != nil {
+		return fmt.Errorf("make memory of the access log: %w", err)
+	}
+	defer unix.Close(fd)
+	return e.put(heritage.AccessLog, fd)
 }
 
 func (e *estate) makeCustody(g queue.Geometry) error {
@@ -222,7 +243,7 @@ func (e *estate) restore() error {
 	var errs []error
 	names := e.former.Names()
 	if slices.Contains(names, heritage.Journal) || slices.Contains(names, heritage.Cache) {
-		for _, name := range custodyNames {
+		for _, name := range append([]string{heritage.AccessLog}, custodyNames...) {
 			errs = append(errs, e.remove(name)) // the new ones, if there were any
 		}
 	}

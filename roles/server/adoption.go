@@ -368,11 +368,17 @@ func (a *adoption) measureTunnel(l, o *leftover) bool {
 // resumeSessions goes on with what clients have asked for.
 func (a *adoption) resumeSessions() {
 	for _, l := range a.order {
+		if l.tag == custody.Session {
+			a.workers[l.loop].host.Acknowledge(l.slot)
+		}
+	}
+	for _, l := range a.order {
 		if l.tag != custody.Session || l.fd < 0 || l.done {
 			continue
 		}
 		if !a.measure(l, queue.Passive) {
-			a.drop(l) // the client has gone
+			a.gone(l) // the client has gone
+			a.drop(l)
 			continue
 		}
 		w := a.workers[l.loop]
@@ -480,4 +486,11 @@ func (a *adoption) drop(l *leftover) {
 		sock.Close(l.fd)
 	}
 	l.done = true
+}
+
+// gone logs the request of a connection that does not go on.
+func (a *adoption) gone(l *leftover) {
+	if l.tag == custody.Session {
+		a.workers[l.loop].host.Gone(session.Left{Slot: l.slot, Progress: l.progress})
+	}
 }

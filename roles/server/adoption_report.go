@@ -35,6 +35,7 @@ func (a *adoption) lose(l *leftover, why string) {
 		c.Peer = sock.Peer(l.fd).String()
 	}
 	a.tell(l, c)
+	a.gone(l)
 	if l.fd >= 0 {
 		sock.ResetOnClose(l.fd) // where the end of the stream ends a body, it must not look like that
 	}

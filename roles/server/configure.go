@@ -33,7 +33,7 @@ func (s *Server) use(c *config.Config) error {
 		Status: status,
 	})
 	s.config.Store(c)
-	return nil
+	return s.useAccessLog(c)
 }
 
 // rules are the remap rules of a configuration; without any there is the

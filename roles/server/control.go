@@ -111,8 +111,7 @@ func (s *Server) operations() *link.Mux {
 		return link.Reply{Body: json.RawMessage(body), FDs: fds}, err
 	})
 	handle("reopen", func(*link.Message) (link.Reply, error) {
-		s.reopen()
-		return link.Reply{}, nil
+		return link.Reply{}, s.reopen()
 	})
 	return x
 }

@@ -172,6 +172,7 @@ func (s *Server) takeOver(lock *lockfile.Lock) error {
 	if err := k.startKeeper(generation); err != nil {
 		return err
 	}
+	s.takeAccessLog()
 	a := newAdoption(k)
 	if err := a.read(); err != nil {
 		s.log.Error().Err(err).Msg("the journal cannot be trusted: its connections are lost")

@@ -42,6 +42,7 @@ func (s *Server) end() {
 	s.parents.Close()
 	s.each(func(w *worker) { w.host.CloseAll() })
 	s.closeDisk()
+	s.closeAccessLog()
 	if held && s.custody != nil {
 		s.custody.release()
 	}

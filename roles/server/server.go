@@ -26,6 +26,7 @@ import (
 	"trafficd/roles/internal/runroot"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
+	"trafficd/roles/server/accesslog"
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/disk"
 	"trafficd/roles/server/parent"
@@ -67,8 +68,10 @@ type Server struct {
 	group   *eventloop.Group
 	workers []*worker
 
-	settings atomic.Pointer[transaction.Settings]
-	config   atomic.Pointer[config.Config]
+	settings  atomic.Pointer[transaction.Settings]
+	config    atomic.Pointer[config.Config]
+	lines     atomic.Pointer[accesslog.Format] // of the access log; nil: there is none
+	accessLog atomic.Pointer[accesslog.Output] // set by build; the manager may ask for it earlier
 
 	mu     sync.Mutex // guards what follows
 	state  stats.State
@@ -267,6 +270,9 @@ func (s *Server) build(c *config.Config) error {
 	s.mu.Lock()
 	s.kept = s.custody != nil
 	s.mu.Unlock()
+	if err := s.openAccessLog(); err != nil {
+		return err
+	}
 	for i, l := range group.Loops() {
 		w, err := s.newWorker(i, l)
 		if err != nil {
@@ -385,6 +391,7 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 			return err
 		}
 	} else {
+		s.takeAccessLog()
 		s.succeed(pid, start)
 	}
 	s.parents.Start(s.dialServer)
@@ -462,7 +469,7 @@ func (s *Server) current() stats.State {
 func (s *Server) signal(sig os.Signal) {
 	switch sig {
 	case unix.SIGUSR1:
-		s.reopen()
+		_ = s.reopen() // it has been logged
 	case unix.SIGHUP: // the manager's affair
 	case unix.SIGINT:
 		s.shutdown(true)
@@ -471,10 +478,12 @@ func (s *Server) signal(sig os.Signal) {
 	}
 }
 
-func (s *Server) reopen() {
-	if err := s.log.Rotate(); err != nil {
+func (s *Server) reopen() error {
+	err := errors.Join(s.log.Rotate(), s.reopenAccessLog())
+	if err != nil {
 		s.log.Error().Err(err).Msg("reopen log")
 	}
+	return err
 }
 
 // shutdown asks the server to end. fast does not wait for what is under way.

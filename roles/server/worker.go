@@ -112,6 +112,7 @@ func (w *worker) configure(c *config.Config) {
 	w.limit = w.server.connectionsPerLoop(c)
 	w.descriptors = max(descriptors()/len(w.server.workers), 1)
 	w.server.clients.configure(c, w.limit*len(w.server.workers))
+	w.useAccessLog()
 }
 
 // acceptOn begins to accept from a listener.

@@ -34,6 +34,7 @@ type Config struct {
 	Proxy       Proxy       `json:"proxy"`
 	Forward     Forward     `json:"forward"`
 	Log         Log         `json:"log"`
+	AccessLog   AccessLog   `json:"access_log"`
 
 	Sources map[string]Source `json:"sources"` // by setting name; a setting that is absent has its default
 }
@@ -193,6 +194,13 @@ type Forward struct {
 type Log struct {
 	Level  string `json:"level"`
 	Format string `json:"format"` // auto, json, human
+}
+
+// AccessLog is the log of requests.
+type AccessLog struct {
+	Path   string `json:"path"`   // absolute; "": there is none
+	Format string `json:"format"` // squid, common, combined, json, custom
+	Custom string `json:"custom"` // the line of the format custom, in the language of package logformat
 }
 
 // A Source says where a value was taken from.

@@ -23,7 +23,7 @@ func TestTableIsComplete(t *testing.T) {
 		if strings.Count(s.Name, ".") > 1 || strings.HasSuffix(s.Help, ".") || strings.ContainsRune(s.Help, '\n') {
 			t.Errorf("setting %q: name or help is not in the form of the others", s.Name)
 		}
-		if s.Kind == Choice && len(s.Choices) == 0 || s.Kind != Choice && s.Kind != Path && s.Kind != PathOrOff && s.Kind != AddressOrOff && s.Kind != Switch && s.Max == 0 {
+		if s.Kind == Choice && len(s.Choices) == 0 || s.Kind != Choice && s.Kind != Path && s.Kind != PathOrOff && s.Kind != AddressOrOff && s.Kind != Switch && s.Kind != LineFormat && s.Max == 0 {
 			t.Errorf("setting %q has no limits", s.Name)
 		}
 		if s.Kind == Count && s.Unit == "" {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"trafficd/roles/internal/logformat"
 )
 
 // A Kind is how a value is written and checked.
@@ -34,11 +36,12 @@ const (
 	PortRanges               // a list of ports and ranges of them
 	Expression               // a regular expression (RE2)
 	PathOrOff                // an absolute file name, empty, or Off
+	LineFormat               // the language of package logformat
 )
 
 var kindNames = [...]string{"count", "size", "duration", "choice", "token", "path", "address or off",
 	"list of addresses", "list of {prefix, origin, …}", "switch", "list of {name, servers, policy, retry_status, health}",
-	"list of networks", "list of ports", "regular expression", "path or off"}
+	"list of networks", "list of ports", "regular expression", "path or off", "format of a line"}
 
 // list reports whether a value of the kind is a list of scalars.
 func (k Kind) list() bool { return k == Addresses || k == Networks || k == PortRanges }
@@ -237,6 +240,9 @@ func (s *Setting) word(text string) (string, error) {
 			return "", fmt.Errorf("%w, or %q", err, Off)
 		}
 		return a, nil
+	case LineFormat:
+		_, err := logformat.Parse(text)
+		return text, err
 	}
 	panic("config: " + s.Name + " is not text")
 }

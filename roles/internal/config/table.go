@@ -271,6 +271,16 @@ var table = []Setting{
 	{Name: "log.format", Kind: Choice, Choices: []string{"auto", "json", "human"}, Default: "auto",
 		Help:  "form of the log; auto: human on a terminal, JSON elsewhere",
 		field: func(c *Config) any { return &c.Log.Format }},
+
+	{Name: "access_log.path", Kind: Path, Reloadable: true,
+		Help:  "file that gets a line for each request; none: there is no access log",
+		field: func(c *Config) any { return &c.AccessLog.Path }},
+	{Name: "access_log.format", Kind: Choice, Choices: []string{"squid", "common", "combined", "json", "custom"}, Default: "squid", Reloadable: true,
+		Help:  "form of its lines",
+		field: func(c *Config) any { return &c.AccessLog.Format }},
+	{Name: "access_log.custom", Kind: LineFormat, Default: `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i" %{cache}x %D`, Reloadable: true,
+		Help:  "the line of the format custom, in the language of Apache's LogFormat",
+		field: func(c *Config) any { return &c.AccessLog.Custom }},
 }
 
 // byName finds rows; made from the table once, never written.

@@ -237,6 +237,7 @@ var wanted = map[Kind]struct {
 	Networks:     {[]string{"!!str"}, "a network such as 10.0.0.0/8 or a list of them"},
 	Expression:   {[]string{"!!str"}, "a regular expression"},
 	PortRanges:   {[]string{"!!int", "!!str"}, "a port, a range such as 1025-65535, or a list of them"},
+	LineFormat:   {[]string{"!!str"}, "text such as '%h \"%r\" %>s' (in quotes)"},
 }
 
 func (y *yamlReader) scalar(s *Setting, n *yaml.Node) (element, bool) {

@@ -13,7 +13,7 @@ import (
 // Check reports whether fd is open and what its name promises:
 //
 //	listener:ADDR        a listening TCP socket (on ADDR, port 0 being any)
-//	stats, cache, journal   shared memory (memfd) that is not empty
+//	stats, cache, journal, accesslog   shared memory (memfd) that is not empty
 //	queue.*, custody.*      a connected Unix SOCK_SEQPACKET socket
 //	any other            open
 //
@@ -28,7 +28,7 @@ func Check(name string, fd int) error {
 	switch {
 	case isListener:
 		err = checkListener(addr, fd)
-	case name == Stats || name == Cache || name == Journal:
+	case name == Stats || name == Cache || name == Journal || name == AccessLog:
 		err = checkMemory(fd)
 	case name == QueueIn || name == QueueOut || name == CustodyIn || name == CustodyOut:
 		err = checkQueue(fd)

@@ -25,6 +25,7 @@ const (
 	Journal    = "journal"     // memfd: the journal of the connections (package queue)
 	CustodyIn  = "custody.in"  // keepers send descriptors into it
 	CustodyOut = "custody.out" // a successor receives them from it
+	AccessLog  = "accesslog"   // memfd: lines of the access log on their way to the file
 )
 
 // ListenerPrefix begins the name of every listening socket; the canonical

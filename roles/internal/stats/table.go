@@ -103,6 +103,9 @@ const (
 	OriginMarkedDown
 	OriginServersDown
 	SlowGivenUp
+	AccessLogWritten
+	AccessLogDropped
+	AccessLogFailures
 	numMetrics
 )
 
@@ -202,6 +205,9 @@ var table = [numMetrics]Desc{
 	RequestsLost:             {Family: "requests_lost_total", Help: "Requests and tunnels that ended because their server died."},
 	ConnectionsAdopted:       {Family: "connections_adopted_total", Help: "Connections that a server took over from the one before it."},
 	ConnectionsLost:          {Family: "connections_lost_total", Help: "Connections that ended because their server died."},
+	AccessLogWritten:         {Family: "access_log_lines_total", Label: "result", Value: "written", Help: "Lines of the access log, by what became of them."},
+	AccessLogDropped:         {Family: "access_log_lines_total", Label: "result", Value: "dropped"},
+	AccessLogFailures:        {Family: "access_log_failures_total", Help: "Times that the access log could not be written; its lines are kept while there is room."},
 }
 
 // Describe returns the description of m.

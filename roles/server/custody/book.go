@@ -178,6 +178,12 @@ func Resume[T any](b *Book, fd int, s *queue.Slot) (Entry[T], T) {
 	return Entry[T]{Slot: s, FD: fd, rec: queue.RecordAt[T](b.Arena.Bytes(ref)), ref: ref}, r
 }
 
+// Amend changes what the record of a slot says. The slot's tag must be T's.
+func Amend[T any](b *Book, s *queue.Slot, v *T, step queue.Step) {
+	_, ref := Split(s.Word())
+	queue.RecordAt[T](b.Arena.Bytes(ref)).Commit(v, step)
+}
+
 // Read returns what the record of a slot says. The slot's tag must be T's.
 func Read[T any](b *Book, s *queue.Slot) T {
 	_, ref := Split(s.Word())

@@ -40,6 +40,10 @@ const (
 	StepBlame                            // adoption: a request is blamed for the death
 	StepAdopted                          // adoption: one more connection is restored
 	StepServing                          // adoption: all of them are
+	StepLine                             // access log: a line, before and after it is published
+	StepBatch                            // access log: what is to be appended, and what is
+	StepAppended                         // access log: something was appended, nothing is noted yet
+	StepLogged                           // adoption: a request has its line already
 	stepEnd
 )
 

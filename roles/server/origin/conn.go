@@ -127,9 +127,12 @@ func (c *Conn) connected() {
 
 // carry begins an exchange on the connection.
 func (c *Conn) carry(x *Exchange) {
-	x.conn, c.x = c, x
+	x.conn, c.x, x.Peer = c, x, c.peer()
 	c.begin(x.head)
 }
+
+// peer is the address of the other end.
+func (c *Conn) peer() netip.AddrPort { return netip.AddrPortFrom(c.addr, c.server.Port) }
 
 // allow limits the time to the origin's next move; 0: by none but that for all of the exchange.
 func (c *Conn) allow(d time.Duration) {

@@ -126,7 +126,8 @@ func (d *dial) connect() {
 
 func (d *dial) open(addr netip.Addr) error {
 	p, x := d.pool, d.x
-	fd, err := sock.Connect(netip.AddrPortFrom(addr, x.Server.Port))
+	x.Peer = netip.AddrPortFrom(addr, x.Server.Port)
+	fd, err := sock.Connect(x.Peer)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -155,6 +156,8 @@ type Exchange struct {
 	Server *parent.Server
 	// Probe: the request finds out whether Server is up again.
 	Probe bool
+	// Peer is whom the request was sent to last; set by the pool.
+	Peer netip.AddrPort
 	// ConnectLimit and ResponseLimit take the place of the pool's; 0: its own hold.
 	ConnectLimit, ResponseLimit time.Duration
 	Method                      http1.Method

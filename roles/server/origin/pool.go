@@ -87,7 +87,7 @@ func (p *Pool) Start(x *Exchange) {
 	if !x.Fresh {
 		if c := p.take(x.Server, x.Once); c != nil {
 			p.stats.Reused()
-			x.conn, c.x = c, x
+			x.conn, c.x, x.Peer = c, x, c.peer()
 			c.begin(x.Head)
 			return
 		}

@@ -19,6 +19,7 @@ func (s *Session) nextRequest() {
 	s.host.Stats.Response(w.reply.Status)
 	asked := w.req.Close && w.bodyConsumed()
 	last := w.close || s.host.Draining || !w.bodyConsumed()
+	s.log(false, !last)
 	if w.pageLo < w.pageHi {
 		// The next request has come behind this one's body.
 		s.in, w.page = w.page, s.in
@@ -118,6 +119,9 @@ func (s *Session) abort() {
 func (s *Session) close() {
 	if s.phase == phaseClosed {
 		return
+	}
+	if s.work != nil {
+		s.log(true, false)
 	}
 	s.entry.Close(s.host.Book)
 	if s.work != nil {

@@ -157,6 +157,7 @@ func (s *Session) begin(b []byte) bool {
 		return false
 	}
 	s.work = w
+	s.remember()
 	s.scan, s.blanks = http1.HeadScan{}, false
 	if err != nil {
 		s.refuse(err)
@@ -190,6 +191,7 @@ func (s *Session) startBody() {
 func (s *Session) refuse(err error) {
 	if s.work == nil {
 		s.work = s.host.takeWork()
+		s.remember()
 	}
 	status, reason := 400, err.Error()
 	var fault *http1.Error

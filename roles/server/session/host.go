@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"trafficd/eventloop"
+	"trafficd/roles/server/accesslog"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/custody"
 	"trafficd/roles/server/http1"
@@ -55,7 +56,8 @@ type Host struct {
 	Env    *transaction.Env
 	Limits *Limits // replaced as a whole on reload
 	Stats  Stats
-	Closed func() // called after a session has gone
+	Log    *accesslog.Log // nil: requests are not logged
+	Closed func()         // called after a session has gone
 	// Left is called with the address of a session that was served as one of several of
 	// its client, after it has gone; nil where none is.
 	Left func(netip.Addr)
@@ -66,6 +68,7 @@ type Host struct {
 	sessions list
 	spare    []*Session // closed, for reuse
 	works    []*work    // likewise
+	entry    accesslog.Entry
 }
 
 // Drain closes idle sessions and makes all others end with their reply.

@@ -47,6 +47,8 @@ type record struct {
 	end    int64
 	object cache.ID     // where the body is
 	fetch  custody.Name // where else it may be
+
+	tale tale
 }
 
 // recordState is what is in progress.
@@ -79,6 +81,7 @@ const (
 	flagExpect
 	flagFailed
 	flagRefused // the request was not understood
+	flagLogged  // its line is in the access log
 )
 
 // note commits where the session stands.
@@ -94,6 +97,7 @@ func (s *Session) note(step queue.Step) {
 		r.state = recordHead
 	default:
 		s.work.describe(s, &r)
+		s.describeTale(&r)
 	}
 	s.entry.Commit(s.host.Book, custody.Session, &r, step)
 }

@@ -134,6 +134,7 @@ func (s *Session) restoreWork(r *record, l *Left, f *Resumed) error {
 	if err != nil {
 		return err
 	}
+	s.restoreTale(r)
 	if !r.has(flagRefused) {
 		fate.Request = string(w.req.MethodName.In(head)) + " " + string(w.req.Target.In(head))
 	}
@@ -231,6 +232,7 @@ func (s *Session) restoreReply(r *record, l *Left, head []byte, f *Resumed) erro
 		return fmt.Errorf("what it was being sent is no longer in the cache")
 	}
 	w.reply, w.rendered = w.txn.Reply(), true
+	w.txn.Recall(r.tale.outcome())
 	if w.finished() {
 		fate.State = crash.Answered
 	}

@@ -52,6 +52,9 @@ type work struct {
 	iov        [sock.IOVMax]unix.Iovec
 
 	up, down account // of the client's sending and taking
+
+	tale   tale // for the access log
+	logged bool
 }
 
 // bodyFraming says how the end of a request's body is known.
@@ -73,6 +76,7 @@ func (w *work) reset() {
 	w.from, w.off, w.end, w.tail = 0, 0, 0, 0
 	w.chunked, w.lastSent, w.untilClose = false, false, false
 	w.up, w.down = account{}, account{}
+	w.logged = false // of the tale nothing is read before it is written
 }
 
 // bodyConsumed reports whether the request's body is behind us, so that the

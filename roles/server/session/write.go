@@ -218,6 +218,7 @@ func (s *Session) render() bool {
 	}
 	b = s.appendFraming(b)
 	b = append(b, "\r\n"...)
+	w.tale.first, w.tale.headLen, w.tale.offset = s.tx, uint32(len(b)), r.Offset
 	if atHand {
 		b = append(b, *local...)
 		r.Body = nil

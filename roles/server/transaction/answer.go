@@ -18,6 +18,7 @@ import (
 // hit answers from the cache with t.obj.
 func (t *Transaction) hit() {
 	t.env.Stats.Inc(stats.CacheHits)
+	t.found()
 	t.serveStored(t.obj.Meta(), t.obj.Head())
 }
 

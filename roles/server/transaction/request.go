@@ -20,6 +20,7 @@ type plan struct {
 
 // fetch goes to the origin, or follows a fetch that is under way.
 func (t *Transaction) fetch(p plan) {
+	t.went()
 	f := &fetch{env: t.env, loop: t.env.Loop, key: t.key, store: p.store}
 	if p.collapse {
 		switch t.env.Flights.Join(t.key, f, t.env.Loop.Now(), func(leader *fetch) bool { return leader.follow(t) }) {

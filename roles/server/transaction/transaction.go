@@ -5,6 +5,7 @@ import (
 
 	"trafficd/eventloop"
 	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/accesslog"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/custody"
@@ -112,6 +113,7 @@ type Transaction struct {
 	load      *load        // what the disk is asked for; nil: nothing
 	serve     bool         // obj, just validated, is served under lines
 	validated cache.Meta   // its metadata then
+	outcome   accesslog.Outcome
 
 	ready bool
 	reply Reply
@@ -361,6 +363,7 @@ func (t *Transaction) fetchAlone() {
 }
 
 func (t *Transaction) leavePlace() {
+	t.sentTo()
 	if f := t.place.f; f != nil {
 		f.leave(&t.place)
 	}
@@ -388,6 +391,7 @@ func (t *Transaction) fetchMoved() {
 	case p == pending:
 	case p == again && t.serve:
 		t.leavePlace()
+		t.found()
 		t.serveStored(&t.validated, t.lines)
 	case p == again:
 		t.on(evAgain)
