@@ -25,7 +25,7 @@ func (s *Server) use(c *config.Config) error {
 		status = transaction.NewStatus(c.Proxy.ViaName)
 	}
 	s.settings.Store(&transaction.Settings{
-		Remap: table, Via: c.Proxy.ViaName, PreserveHost: c.Proxy.PreserveHost, Attempts: c.Origin.Attempts,
+		Remap: table, Via: c.Proxy.ViaName, PreserveHost: c.Proxy.PreserveHost, Forward: forward(c), Attempts: c.Origin.Attempts,
 		Freshness: freshness.Rules{
 			StoreCookies: c.Cache.StoreCookies, HeuristicMax: int64(c.Cache.HeuristicMax),
 			NegativeTTL: int64(c.Cache.NegativeTTL), StaleIfError: int64(c.Cache.StaleIfError),

@@ -80,6 +80,12 @@ const (
 	TimeoutTunnel
 	Tunnels
 	TunnelsCurrent
+	RemapUnmatched
+	RemapDenied
+	RemapRedirects
+	ForwardRequests
+	ForwardTunnels
+	ForwardRefused
 	ClientAborts
 	OriginAborts
 	Heartbeats
@@ -188,6 +194,12 @@ var table = [numMetrics]Desc{
 	TimeoutTunnel:            {Family: "timeouts_total", Label: "kind", Value: "tunnel_idle"},
 	Tunnels:                  {Family: "tunnels_total", Help: "Tunnels opened by CONNECT or Upgrade."},
 	TunnelsCurrent:           {Family: "tunnels", Kind: Gauge, Help: "Tunnels open now."},
+	RemapUnmatched:           {Family: "remap_unmatched_total", Help: "Requests that no remap rule is for, answered 404."},
+	RemapDenied:              {Family: "remap_denied_total", Help: "Requests of clients that their remap rule is not for, answered 403."},
+	RemapRedirects:           {Family: "remap_redirects_total", Help: "Requests answered by a redirect rule."},
+	ForwardRequests:          {Family: "forward_requests_total", Label: "kind", Value: "request", Help: "Requests for hosts that no rule is for, of clients that may make them."},
+	ForwardTunnels:           {Family: "forward_requests_total", Label: "kind", Value: "connect"},
+	ForwardRefused:           {Family: "forward_refused_total", Help: "Such requests that were refused: the client, the port or the address is not permitted."},
 	ClientAborts:             {Family: "aborts_total", Label: "side", Value: "client", Help: "Exchanges broken off by a peer."},
 	OriginAborts:             {Family: "aborts_total", Label: "side", Value: "origin"},
 	Heartbeats:               {Family: "heartbeats_total", Help: "Heartbeats answered."},

@@ -162,6 +162,13 @@ func (e *Entry[T]) Close(b *Book) {
 	*e = Entry[T]{}
 }
 
+// Busy says that something is in progress of which there is nothing to note yet.
+func (e *Entry[T]) Busy(b *Book) {
+	if e.Slot != nil {
+		b.mark(e.FD, 1)
+	}
+}
+
 // Yield gives the slot away, with the page of its record.
 func (e *Entry[T]) Yield() (*queue.Slot, buffer.Ref) {
 	slot, ref := e.Slot, e.ref

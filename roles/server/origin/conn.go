@@ -128,6 +128,11 @@ func (c *Conn) connected() {
 // carry begins an exchange on the connection.
 func (c *Conn) carry(x *Exchange) {
 	x.conn, c.x, x.Peer = c, x, c.peer()
+	if x.Tunnel {
+		x.passed()
+		c.handOver(nil)
+		return
+	}
 	c.begin(x.head)
 }
 

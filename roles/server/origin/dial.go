@@ -55,6 +55,10 @@ func (d *dial) begin() {
 }
 
 func (d *dial) have(addrs []netip.Addr) {
+	if addrs = d.x.permitted(addrs); len(addrs) == 0 {
+		d.refuse()
+		return
+	}
 	d.addrs = d.x.Server.Order(addrs, d.pool.loop.Now())
 	if len(d.addrs) > 1 {
 		d.arm(0)
@@ -98,6 +102,12 @@ func (d *dial) admitted() {
 
 // take uses a connection that has become idle while we waited.
 func (d *dial) take(c *Conn) {
+	if d.x.Tunnel || !d.x.permits(c.addr) {
+		d.waits = false
+		c.close()
+		d.enter()
+		return
+	}
 	d.settle()
 	d.pool.stats.Reused()
 	c.carry(d.x)

@@ -121,12 +121,12 @@ func (f Failure) Public() string {
 		return "the origin refused the connection"
 	case errors.As(f.Err, &dns):
 		return "the origin's name could not be resolved"
-	case !f.Connected && !errors.Is(f.Err, ErrNoBuffers):
+	case !f.Connected && !errors.Is(f.Err, ErrNoBuffers) && !errors.Is(f.Err, ErrForbidden):
 		return "the origin could not be reached"
 	case errors.As(f.Err, &fault):
 		return "the origin's response is malformed"
 	}
-	for _, err := range []error{ErrTruncated, ErrBody, ErrNoBuffers, ErrNoAnswer, ErrNotUpgrade} {
+	for _, err := range []error{ErrForbidden, ErrTruncated, ErrBody, ErrNoBuffers, ErrNoAnswer, ErrNotUpgrade} {
 		if errors.Is(f.Err, err) {
 			return err.Error()
 		}
@@ -143,6 +143,7 @@ var (
 	ErrBusy       = errors.New("the origin has as many connections as it may have")
 	ErrNoAnswer   = errors.New("the origin closed the connection without an answer")
 	ErrNotUpgrade = errors.New("the origin switched protocols without being asked to")
+	ErrForbidden  = errors.New("the host has no address that may be connected to from here")
 )
 
 // An Exchange is one request to an origin and its response. It is embedded in
@@ -172,6 +173,8 @@ type Exchange struct {
 	Expect bool
 	// Upgrade: the client asked to leave HTTP, so 101 is an answer.
 	Upgrade bool
+	// Tunnel: nothing is sent. The connection is handed over, by OriginTunnel, once it is made.
+	Tunnel bool
 	// Once: the request must not be sent twice, so it does not go over a
 	// connection that the origin may just be closing.
 	Once bool

@@ -116,13 +116,5 @@ func (c *Conn) tunnel() {
 	if c.x != x || !x.active {
 		return
 	}
-	x.active, x.conn, c.x = false, nil, nil
-	if err := c.pool.loop.Remove(&c.watch); err != nil {
-		panic(fmt.Sprintf("origin: remove a watch: %v", err))
-	}
-	slot, page := c.entry.Yield()
-	t := Switched{FD: c.fd, Slot: slot, Pages: append(c.spent, page, c.in, c.out), Rx: c.rx, Tx: c.tx}
-	c.fd, c.in, c.out, c.spent = -1, 0, 0, nil
-	x.Handler.OriginTunnel(t, early)
-	c.close()
+	c.handOver(early)
 }

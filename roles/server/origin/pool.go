@@ -85,7 +85,9 @@ func (p *Pool) Start(x *Exchange) {
 		return
 	}
 	if !x.Fresh {
-		if c := p.take(x.Server, x.Once); c != nil {
+		if c := p.take(x.Server, x.Once); c != nil && !x.permits(c.addr) {
+			c.close() // somebody who may asked for it
+		} else if c != nil {
 			p.stats.Reused()
 			x.conn, c.x, x.Peer = c, x, c.peer()
 			c.begin(x.Head)

@@ -5,7 +5,7 @@ import (
 	"trafficd/roles/server/tunnel"
 )
 
-// openTunnel passes the origin's 101 on and joins the two connections. What the
+// openTunnel passes the origin's 101 on, or answers a CONNECT (RFC 9110 §9.3.6), and joins the two connections. What the
 // client has sent behind its request belongs to the new protocol.
 func (s *Session) openTunnel() {
 	w := s.work
@@ -15,8 +15,8 @@ func (s *Session) openTunnel() {
 		s.abort()
 		return
 	}
-	to, lines, early := w.txn.TakeTunnel()
-	b := http1.AppendStatusLine(s.host.Arena.Bytes(ref)[:0], 101)
+	to, status, lines, early := w.txn.TakeTunnel()
+	b := http1.AppendStatusLine(s.host.Arena.Bytes(ref)[:0], status)
 	b = append(b, lines...)
 	b = append(b, "\r\n"...)
 	b = append(b, early...)

@@ -112,9 +112,9 @@ func (t *Transaction) failWith(status int, text string) {
 	}
 	if status == 405 {
 		t.reply.Extra = allowLine
-		// What follows a CONNECT may be meant for the tunnel.
-		t.reply.Close = t.req != nil && t.req.Method == http1.CONNECT
 	}
+	// What follows a CONNECT may be meant for the tunnel.
+	t.reply.Close = t.req != nil && t.req.Method == http1.CONNECT
 }
 
 var (

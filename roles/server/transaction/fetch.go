@@ -470,6 +470,8 @@ func failureReason(why origin.Failure) reason {
 		return reason{504, why.Public()}
 	case why.Err == origin.ErrNoBuffers, why.Err == origin.ErrBusy:
 		return reason{503, why.Public()}
+	case why.Err == origin.ErrForbidden:
+		return reason{403, why.Public()}
 	case why.Err == origin.ErrBody: // the client broke it off or framed it wrongly
 		return reason{400, why.Public()}
 	}
@@ -479,6 +481,9 @@ func failureReason(why origin.Failure) reason {
 // OriginTunnel implements origin.Handler.
 func (f *fetch) OriginTunnel(s origin.Switched, early []byte) {
 	t := f.lead // there is one: nobody else follows a request to switch
+	if f.x.Tunnel {
+		f.head = responseHead{status: 200, length: -1, age: -1}
+	}
 	t.takeTunnel(s, early)
 	f.finish(complete, reason{})
 }

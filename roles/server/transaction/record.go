@@ -61,7 +61,7 @@ func (r *fetchRecord) has(f fetchFlag) bool { return r.flags&f != 0 }
 // that one reads the head again and makes the tunnel.
 func (f *fetch) note(step queue.Step) {
 	b := f.env.Book
-	if b == nil || f.head.status == 101 {
+	if b == nil || f.head.status == 101 || f.x.Tunnel {
 		return
 	}
 	if f.record == nil {
@@ -337,7 +337,7 @@ func (t *Transaction) Lead(e *Env, c Client, req *http1.Request, head []byte, r 
 // sent.
 func (f *fetch) ledBy(t *Transaction) {
 	f.lead, t.leading = t, true
-	t.findRule()
+	t.findRoute()
 	if t.findKey() {
 		t.fwd = fwdMiss
 		if f.stale.Valid() {

@@ -92,6 +92,8 @@ func (f *fetch) describeRequest(t *Transaction) {
 	f.x.Chunked = t.req.Chunked
 	f.x.Expect = t.req.Expect100
 	f.x.Upgrade = t.mayUpgrade()
+	f.x.Tunnel = t.req.Method == http1.CONNECT
+	f.x.Fresh = f.x.Tunnel
 	f.x.Once = !t.req.Method.Idempotent() || f.x.Body != nil
 }
 
@@ -101,6 +103,11 @@ func (f *fetch) send() {
 	f.started = f.loop.Wall()
 	f.x.Attempt++
 	f.note(custody.StepFetch)
+	if f.x.Tunnel {
+		f.x.Head = nil
+		f.env.Origins.Start(&f.x)
+		return
+	}
 	f.x.Head = f.lead.appendRequest(f.env.scratch[:0], f)
 	f.env.scratch = f.x.Head
 	if len(f.x.Head) > buffer.Large {

@@ -37,7 +37,7 @@ func (a repeat) String() string {
 // retryable decides by the failure and the method alone.
 func retryable(why origin.Failure, idempotent bool) repeat {
 	switch {
-	case why.BodyTaken || why.Begun || why.Err == origin.ErrBody || why.Err == origin.ErrNoBuffers:
+	case why.BodyTaken || why.Begun || why.Err == origin.ErrBody || why.Err == origin.ErrNoBuffers || why.Err == origin.ErrForbidden:
 		return giveUp
 	case !why.Connected:
 		return nextServer
@@ -87,6 +87,9 @@ func (f *fetch) ask(s *parent.Server, probe bool) {
 
 // OriginFail implements origin.Handler.
 func (f *fetch) OriginFail(why origin.Failure) {
+	if why.Err == origin.ErrForbidden {
+		f.env.Stats.Inc(stats.ForwardRefused)
+	}
 	if !f.retry(retryable(why, f.x.Method.Idempotent())) {
 		f.finish(failed, failureReason(why))
 	}

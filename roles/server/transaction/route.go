@@ -1,6 +1,7 @@
 package transaction
 
 import (
+	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/header"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/remap"
@@ -9,19 +10,70 @@ import (
 // route finds where the request goes. It reports false when the request goes
 // nowhere, and has its answer.
 func (t *Transaction) route() bool {
-	if !t.findRule() {
-		t.fail(404, "no remap rule applies to this request")
+	if status, text := t.findRoute(); status != 0 {
+		if status == 404 {
+			t.env.Stats.Inc(stats.RemapUnmatched)
+		}
+		t.fail(status, text)
 		return false
 	}
 	if p := t.match.Policy(); len(p.Allow) > 0 && !p.Allows(t.client.Peer().Addr()) {
+		t.env.Stats.Inc(stats.RemapDenied)
 		t.fail(403, "this is not for you")
 		return false
 	}
+	if t.match.Rule == nil {
+		t.env.Stats.Inc(stats.ForwardRequests)
+	}
 	if status := t.match.Redirect(); status != 0 {
+		t.env.Stats.Inc(stats.RemapRedirects)
 		t.redirect(status)
 		return false
 	}
 	return true
+}
+
+// findRoute finds the remap rule of the request, or, for a client that may name hosts itself, the origin
+// that it names. A status says that the request goes nowhere.
+func (t *Transaction) findRoute() (status int, text string) {
+	switch f := t.settings.Forward; {
+	case t.findRule():
+		return 0, ""
+	case t.req.Form == http1.AbsoluteForm && f.Enabled():
+		return t.forward(f, false)
+	}
+	return 404, "no remap rule applies to this request"
+}
+
+// forward makes the host that the request names its origin (RFC 9112 §3.2.2). It has no rule then.
+func (t *Transaction) forward(f *remap.Forward, connect bool) (status int, text string) {
+	if !f.Allows(t.client.Peer().Addr()) {
+		t.env.Stats.Inc(stats.ForwardRefused)
+		return 403, "this proxy is not for you"
+	}
+	o, err := f.Origin(t.req.Host.In(t.head), connect)
+	if err != nil {
+		t.env.Stats.Inc(stats.ForwardRefused)
+		return 403, err.Error()
+	}
+	t.match = remap.Match{Origin: o}
+	return 0, ""
+}
+
+// connect opens a tunnel to where the client wants (RFC 9110 §9.3.6). Rules have no say in it: they are about
+// requests, and what goes through a tunnel is not seen.
+func (t *Transaction) connect() {
+	f := t.settings.Forward
+	if !f.Enabled() {
+		t.fail(405, "CONNECT is not allowed here")
+		return
+	}
+	if status, text := t.forward(f, true); status != 0 {
+		t.fail(status, text)
+		return
+	}
+	t.env.Stats.Inc(stats.ForwardTunnels)
+	t.fetch(plan{})
 }
 
 // findRule finds the remap rule of the request. False: there is none.

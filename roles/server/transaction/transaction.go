@@ -24,6 +24,7 @@ type Settings struct {
 	Via       string // pseudonym in Via
 	Freshness freshness.Rules
 	Attempts  int // of sending one request, in all; at least 1
+	Forward   *remap.Forward
 	// PreserveHost: origins see the Host that the client asked for, unless the rule says otherwise.
 	PreserveHost bool
 	Status       *Status // nil: no Cache-Status
@@ -207,6 +208,10 @@ func (t *Transaction) look() {
 		t.fail(status, text)
 		return
 	}
+	if t.req.Method == http1.CONNECT {
+		t.connect()
+		return
+	}
 	if t.endsHere() {
 		t.describe()
 		return
@@ -219,8 +224,6 @@ func (t *Transaction) look() {
 // unacceptable refuses what a reverse proxy has no answer for.
 func (t *Transaction) unacceptable() (status int, text string) {
 	switch {
-	case t.req.Method == http1.CONNECT:
-		return 405, "CONNECT is not allowed here"
 	case t.req.HTTPS:
 		return 421, "https is not served here"
 	case t.req.Method == http1.TRACE && t.endsHere():
@@ -417,9 +420,10 @@ func (t *Transaction) takeTunnel(s origin.Switched, early []byte) {
 // Tunnelled reports whether the connection has left HTTP.
 func (t *Transaction) Tunnelled() bool { return t.state == tunnelling }
 
-// TakeTunnel gives the origin's connection away, with the field lines of its 101
-// and what it sent behind them, both valid until End.
-func (t *Transaction) TakeTunnel() (s origin.Switched, lines, early []byte) {
+// TakeTunnel gives the origin's connection away, with the status to answer with, the field lines of
+// its 101 and what it sent behind them, both valid until End.
+func (t *Transaction) TakeTunnel() (s origin.Switched, status int, lines, early []byte) {
 	s, t.switched = t.switched, origin.Switched{FD: -1}
-	return s, t.place.f.head.lines, t.early
+	h := &t.place.f.head
+	return s, h.status, h.lines, t.early
 }
