@@ -93,6 +93,17 @@ func (x *index) holds(k cache.Key, vary uint32) bool {
 	return false
 }
 
+// leadsTo reports whether there is an entry for k with this place.
+func (x *index) leadsTo(k cache.Key, p place) bool {
+	var few [setWays]candidate
+	for _, c := range x.find(few[:0], k) {
+		if c.place == p {
+			return true
+		}
+	}
+	return false
+}
+
 // A candidate is an entry that may be for the key that was looked for.
 type candidate struct {
 	way   *atomic.Uint64
@@ -151,7 +162,7 @@ func (x *index) still(c candidate) (ok bool) {
 
 // remove takes out all entries under k, or the one of an alternate. It reports whether there were any, and
 // counts as a change if there were none, too.
-func (x *index) remove(k cache.Key, alternate func(info) bool) (found bool) {
+func (x *index) remove(k cache.Key, alternate func(place, info) bool) (found bool) {
 	if x.broken.Load() {
 		return false
 	}
@@ -164,7 +175,7 @@ func (x *index) remove(k cache.Key, alternate func(info) bool) (found bool) {
 	set, tag := &x.sets[n], k.Tag()
 	for i := range set.tags {
 		p, in := place(set.places[i].Load()), info(set.infos[i].Load())
-		if p == 0 || set.tags[i].Load() != tag || alternate != nil && !alternate(in) {
+		if p == 0 || set.tags[i].Load() != tag || alternate != nil && !alternate(p, in) {
 			continue
 		}
 		if x.serves(p) {

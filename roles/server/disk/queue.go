@@ -21,9 +21,17 @@ type backlog struct {
 	wake chan struct{} // of one
 
 	mu       sync.Mutex // guards below
-	removed  map[cache.Key]struct{}
+	removed  map[grave]struct{}
 	overflow bool // more keys were removed than are kept
 }
+
+// A grave is what a tombstone is for: an alternate of a key, or all of them.
+type grave struct {
+	key       cache.Key
+	alternate uint32 // vary hash, or everyAlternate
+}
+
+const everyAlternate = ^uint32(0)
 
 const (
 	backlogSize = 16 << 10
@@ -33,11 +41,18 @@ const (
 // A slot is free for the ticket that turn says, and filled when turn is one more (Vyukov's bounded queue).
 type slot struct {
 	turn atomic.Uint64
-	id   cache.ID
+	response
+}
+
+// A response is something to be written: its identity in memory, and what it is known by if it is not there any
+// more when its turn comes.
+type response struct {
+	id cache.ID
+	grave
 }
 
 func newBacklog() *backlog {
-	b := &backlog{wake: make(chan struct{}, 1), removed: map[cache.Key]struct{}{}}
+	b := &backlog{wake: make(chan struct{}, 1), removed: map[grave]struct{}{}}
 	for i := range b.slots {
 		b.slots[i].turn.Store(uint64(i))
 	}
@@ -45,14 +60,14 @@ func newBacklog() *backlog {
 }
 
 // push adds a response. False: there is no room.
-func (b *backlog) push(id cache.ID) bool {
+func (b *backlog) push(r response) bool {
 	for {
 		n := b.tail.Load()
 		s := &b.slots[n%backlogSize]
 		switch turn := s.turn.Load(); {
 		case turn == n:
 			if b.tail.CompareAndSwap(n, n+1) {
-				s.id = id
+				s.response = r
 				s.turn.Store(n + 1)
 				b.rouse()
 				return true
@@ -75,16 +90,16 @@ func (b *backlog) rouse() {
 }
 
 // pop takes the oldest response. The writer's.
-func (b *backlog) pop() (cache.ID, bool) {
+func (b *backlog) pop() (response, bool) {
 	n := b.head.Load()
 	s := &b.slots[n%backlogSize]
 	if s.turn.Load() != n+1 {
-		return 0, false
+		return response{}, false
 	}
-	id := s.id
+	r := s.response
 	s.turn.Store(n + backlogSize)
 	b.head.Store(n + 1)
-	return id, true
+	return r, true
 }
 
 // waiting is how many responses wait.
@@ -98,10 +113,10 @@ func (b *backlog) empty() bool {
 }
 
 // remove notes that a tombstone is due.
-func (b *backlog) remove(k cache.Key) {
+func (b *backlog) remove(g grave) {
 	b.mu.Lock()
 	if len(b.removed) < maxRemoved {
-		b.removed[k] = struct{}{}
+		b.removed[g] = struct{}{}
 	} else {
 		b.overflow = true
 	}
@@ -109,14 +124,14 @@ func (b *backlog) remove(k cache.Key) {
 	b.rouse()
 }
 
-// graves takes the keys that were removed. all: and more than these, so that nothing written so far may count.
-func (b *backlog) graves() (keys map[cache.Key]struct{}, all bool) {
+// graves takes what was removed. all: and more than these, so that nothing written so far may count.
+func (b *backlog) graves() (gs map[grave]struct{}, all bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.removed) == 0 {
 		return nil, false
 	}
-	keys, all = b.removed, b.overflow
-	b.removed, b.overflow = map[cache.Key]struct{}{}, false
-	return keys, all
+	gs, all = b.removed, b.overflow
+	b.removed, b.overflow = map[grave]struct{}{}, false
+	return gs, all
 }

@@ -96,8 +96,11 @@ func (s *Store) load(k cache.Key, buf *[]byte) (some bool) {
 	var few [setWays]candidate
 	for _, c := range s.index.find(few[:0], k) {
 		ok, err := s.loadOne(k, c, buf)
-		if err != nil && s.index.still(c) {
-			// Not overwritten meanwhile, which would be nobody's fault.
+		switch {
+		case err == nil, !s.index.still(c): // overwritten meanwhile, which is nobody's fault
+		case err == errOverwritten:
+			s.index.drop(c)
+		default:
 			s.failed(err, "read")
 			s.index.drop(c)
 		}
@@ -106,7 +109,10 @@ func (s *Store) load(k cache.Key, buf *[]byte) (some bool) {
 	return some
 }
 
-var errElsewhere = errors.New("the record belongs to another place or time")
+var (
+	errElsewhere   = errors.New("the record belongs to another place or time")
+	errOverwritten = errors.New("a part of the response has been overwritten")
+)
 
 // fetch reads the record at c into buf and parses it.
 func (s *Store) fetch(seg, off, length uint32, seq uint64, buf *[]byte) (record, []byte, error) {
@@ -180,6 +186,9 @@ func (s *Store) fill(w *cache.Writer, r *record, b []byte, buf *[]byte) error {
 			return errElsewhere
 		}
 		p, b, err := s.fetch(c.seg, c.off, c.length, c.seq, buf)
+		if s.index.sequence(c.seg) != c.seq {
+			return errOverwritten
+		}
 		if err != nil {
 			return err
 		}

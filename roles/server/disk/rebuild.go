@@ -115,7 +115,7 @@ func (r *rebuild) run() {
 		}
 	}
 	slices.SortFunc(order, func(a, b segment) int { return cmp.Compare(b.seq, a.seq) })
-	dead := map[cache.Key]struct{}{}
+	dead := map[grave]struct{}{}
 	for _, g := range order {
 		if r.stopped() {
 			return
@@ -126,10 +126,11 @@ func (r *rebuild) run() {
 		}
 		for _, e := range slices.Backward(es) {
 			if e.kind == kindTombstone {
-				dead[e.key] = struct{}{}
+				dead[grave{e.key, e.vary}] = struct{}{}
 				continue
 			}
-			if _, gone := dead[e.key]; gone {
+			_, gone := dead[grave{e.key, everyAlternate}]
+			if _, this := dead[grave{e.key, e.vary}]; gone || this {
 				continue
 			}
 			x.putOlder(e.key, placeOf(g.seg, e.off, g.seq), infoOf(e.length, e.vary), func() bool { return r.mayEnter(e.key) })

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -107,17 +108,10 @@ func await(t testing.TB, what string, f func() bool) {
 // written waits until the writer has nothing more to do.
 func (s *server) written() {
 	s.t.Helper()
-	await(s.t, "the writer", func() bool { return s.idle() })
-}
-
-func (s *server) idle() bool {
-	done := make(chan bool, 1)
-	select {
-	case s.write.asks <- func() { done <- s.backlog.empty() && len(s.write.hot) == 0 && len(s.write.buf) == 0 }:
-		return <-done
-	case <-s.stop:
-		return true
-	}
+	s.write.ask(func() {
+		for s.write.work() {
+		}
+	})
 }
 
 func keyOf(n int) cache.Key {
@@ -277,3 +271,8 @@ func (d *memDevice) settle(page int64) {
 }
 
 func TestMain(m *testing.M) { os.Exit(m.Run()) }
+
+func unsafeAddr(b []byte) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(b)) }
+
+func leUint32(b []byte) uint32     { return binary.LittleEndian.Uint32(b) }
+func putUint32(b []byte, v uint32) { binary.LittleEndian.PutUint32(b, v) }

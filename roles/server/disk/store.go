@@ -37,9 +37,8 @@ type Store struct {
 	ended   sync.WaitGroup
 	closing sync.Once
 	closed  atomic.Bool
-	dirty   atomic.Bool   // written since the last sync
-	sync    chan struct{} // of one: a segment is full
-	lost    atomic.Bool   // something was not written that memory has
+	dirty   atomic.Bool // written since the last sync
+	lost    atomic.Bool // something was not written that memory has
 }
 
 // Options of Open.
@@ -88,7 +87,7 @@ func newStore(dev device, h storeHeader, x *index, o Options, rebuilds bool) *St
 	if !rebuilds {
 		x.hdr.state.Store(indexUsed)
 	}
-	s := &Store{opts: o, header: h, dev: dev, index: x, backlog: newBacklog(), stop: make(chan struct{}), sync: make(chan struct{}, 1)}
+	s := &Store{opts: o, header: h, dev: dev, index: x, backlog: newBacklog(), stop: make(chan struct{})}
 	s.write.init(s)
 	s.scan.init(s, rebuilds)
 	s.reads = newReaders(s)
@@ -129,10 +128,13 @@ func (s *Store) Close() error {
 func (s *Store) Published(k cache.Key, vary []byte, id cache.ID) {
 	v := varyHash(vary)
 	s.scan.touch(k)
-	s.index.remove(k, func(in info) bool { return in.vary() == v })
-	if !s.backlog.push(id) {
+	older := s.index.remove(k, func(_ place, in info) bool { return in.vary() == v })
+	if !s.backlog.push(response{id, grave{k, v}}) {
 		s.opts.Stats.Inc(stats.DiskDrops)
 		s.lost.Store(true)
+		if older {
+			s.backlog.remove(grave{k, v})
+		}
 	}
 }
 
@@ -140,7 +142,7 @@ func (s *Store) Published(k cache.Key, vary []byte, id cache.ID) {
 func (s *Store) Removed(k cache.Key) {
 	s.scan.touch(k)
 	s.index.remove(k, nil)
-	s.backlog.remove(k)
+	s.backlog.remove(grave{k, everyAlternate})
 }
 
 // Has reports whether a response for k may be here. It reads memory only.
@@ -148,15 +150,19 @@ func (s *Store) Has(k cache.Key) bool {
 	if s.closed.Load() {
 		return false
 	}
-	found := s.index.has(k)
-	if !found {
-		s.opts.Stats.Inc(stats.DiskMisses)
-	}
-	return found
+	return s.index.has(k)
 }
 
-// Remove takes out all that is stored under k, for good.
-func (s *Store) Remove(k cache.Key) { s.Removed(k) }
+// Sync waits until what was published and removed so far is on the medium.
+func (s *Store) Sync() error {
+	if !s.write.ask(func() { s.write.work() }) {
+		return errClosed
+	}
+	s.dirty.Store(false)
+	return s.dev.Sync()
+}
+
+var errClosed = errors.New("the cache on disk is closed")
 
 func (s *Store) failed(err error, act string) {
 	s.opts.Stats.Inc(stats.DiskErrors)
@@ -173,10 +179,9 @@ func (s *Store) syncing() {
 		select {
 		case <-s.stop:
 			return
-		case <-s.sync:
 		case <-tick.C:
+			s.flush()
 		}
-		s.flush()
 	}
 }
 
@@ -189,5 +194,3 @@ func (s *Store) flush() {
 		s.failed(err, "flush")
 	}
 }
-
-var errNoRoom = errors.New("the record is larger than a segment takes")

@@ -29,7 +29,7 @@ type writer struct {
 	buf    []byte // of the segment from bufAt on, not written yet
 	bufAt  uint32
 	queued []queued
-	hot    []cache.ID // to be written once more, since their place is about to be used again
+	hot    []response // to be written once more, since their place is about to be used again
 	turn   bool       // whether the next is a new one
 
 	failures int // in a row
@@ -39,14 +39,15 @@ type writer struct {
 	gauged   time.Time
 	list     []byte // of the chunks of one response
 
-	asks chan func() // run between two turns
-	dead atomic.Bool // a test has killed the process: nothing is done any more
+	asks chan func()   // run between two turns
+	done chan struct{} // closed when there are no more turns
+	dead atomic.Bool   // a test has killed the process: nothing is done any more
 }
 
 // queued is an entry to be made when its record has been written.
 type queued struct {
-	object  cache.Object // pinned
-	key     cache.Key
+	object cache.Object // pinned
+	grave
 	place   place
 	info    info
 	changes uint64 // of the shard, when memory was looked at
@@ -55,11 +56,12 @@ type queued struct {
 // flushSize is how much is gathered at most before it is written.
 const flushSize = 1 << 20
 
-func (w *writer) init(s *Store) { w.store, w.asks = s, make(chan func()) }
+func (w *writer) init(s *Store) { w.store, w.asks, w.done = s, make(chan func()), make(chan struct{}) }
 
 // run is the writer's life.
 func (w *writer) run() {
 	s := w.store
+	defer close(w.done)
 	defer w.index().guard(debug.SetPanicOnFault(true))
 	if !s.scan.prepare() {
 		return
@@ -98,6 +100,18 @@ func (w *writer) run() {
 		case <-timer.C:
 		}
 		s.backlog.idle.Store(false)
+	}
+}
+
+// ask has f run between two turns, and waits. False: there are no more turns.
+func (w *writer) ask(f func()) bool {
+	done := make(chan struct{})
+	select {
+	case w.asks <- func() { f(); close(done) }:
+		<-done
+		return true
+	case <-w.done:
+		return false
 	}
 }
 
@@ -156,23 +170,23 @@ func (w *writer) work() (some bool) {
 	if time.Now().Before(w.until) {
 		return w.discard()
 	}
-	if keys, all := s.backlog.graves(); keys != nil {
+	if graves, all := s.backlog.graves(); graves != nil {
 		some = true
 		if all {
 			w.index().hdr.floor.Store(w.index().hdr.seq.Load() + 1)
 			w.seal() // the next segment's header says it
 		}
-		for k := range keys {
-			w.bury(k)
+		for g := range graves {
+			w.bury(g)
 		}
 	}
 	for range backlogSize {
-		id, ok := w.next()
+		r, ok := w.next()
 		if !ok {
 			break
 		}
 		some = true
-		if w.save(id); len(w.buf) > flushSize {
+		if w.save(r); len(w.buf) > flushSize {
 			w.flush()
 		}
 	}
@@ -181,47 +195,45 @@ func (w *writer) work() (some bool) {
 }
 
 // next takes what is to be written next: what is new and what is to be kept in turns.
-func (w *writer) next() (id cache.ID, ok bool) {
+func (w *writer) next() (r response, ok bool) {
 	if w.turn = !w.turn; w.turn || len(w.hot) == 0 {
-		if id, ok = w.store.backlog.pop(); ok || len(w.hot) == 0 {
-			return id, ok
+		if r, ok = w.store.backlog.pop(); ok || len(w.hot) == 0 {
+			return r, ok
 		}
 	}
 	n := len(w.hot) - 1
-	id, w.hot = w.hot[n], w.hot[:n]
-	return id, true
+	r, w.hot = w.hot[n], w.hot[:n]
+	return r, true
 }
 
 // discard is work while nothing can be written. Removals wait: they must not be forgotten.
 func (w *writer) discard() (some bool) {
 	w.hot = w.hot[:0]
 	for {
-		if _, ok := w.store.backlog.pop(); !ok {
+		r, ok := w.store.backlog.pop()
+		if !ok {
 			return some
 		}
 		some = true
-		w.drop()
+		w.drop(r.grave)
 	}
 }
 
-func (w *writer) drop() {
+// drop gives a response up. What is older must not come back in its place.
+func (w *writer) drop(g grave) {
 	w.store.opts.Stats.Inc(stats.DiskDrops)
 	w.store.lost.Store(true)
+	w.store.backlog.remove(g)
 }
 
 // save appends a response, if it is still the stored one.
-func (w *writer) save(id cache.ID) {
+func (w *writer) save(q response) {
 	s := w.store
-	o, ok := s.mem.OpenStored(id)
+	changes := w.index().changes(q.key) // before memory is looked at: a removal in between is seen by put
+	o, ok := s.mem.OpenStored(q.id)
 	if !ok {
-		return
-	}
-	// Looked at before the object is: a removal in between is seen by put.
-	changes := w.index().changes(o.Key())
-	if again, ok := s.mem.OpenStored(id); ok {
-		again.Release()
-	} else {
-		o.Release()
+		// Evicted, unless there is something newer, which is on its way, or it was removed.
+		w.bury(q.grave)
 		return
 	}
 	r := record{kind: kindObject, key: o.Key(), body: o.BodyLen(), meta: *o.Meta(), vary: o.Vary(), uri: o.URI(), head: o.Head()}
@@ -229,21 +241,21 @@ func (w *writer) save(id cache.ID) {
 	errors := w.errors
 	if r.body > w.index().storeSize()/4 {
 		o.Release()
-		w.drop() // it would overwrite itself, or nearly all else
+		w.drop(q.grave) // it would overwrite itself, or nearly all else
 		return
 	}
 	if r.body > w.index().maxInline() {
 		r.kind = kindList
 		if list, ok = w.saveChunks(&o); !ok || w.errors != errors {
 			o.Release()
-			w.drop()
+			w.drop(q.grave)
 			return
 		}
 	}
 	r.shape(len(list) / chunkSize)
 	if int(r.headLen) > w.index().maxHead() {
 		o.Release()
-		w.drop()
+		w.drop(q.grave)
 		return
 	}
 	e := entry{key: r.key, length: r.length, vary: varyHash(r.vary), kind: r.kind, uri: r.uri, labels: s.opts.Labels(nil, r.head)}
@@ -251,7 +263,7 @@ func (w *writer) save(id cache.ID) {
 	b, p, ok := w.reserve(&r, &e)
 	if !ok {
 		o.Release()
-		w.drop()
+		w.drop(q.grave)
 		return
 	}
 	if r.kind == kindObject {
@@ -260,10 +272,10 @@ func (w *writer) save(id cache.ID) {
 	r.encode(b, list)
 	if w.errors != errors { // some of its chunks are not there
 		o.Release()
-		w.drop()
+		w.drop(q.grave)
 		return
 	}
-	w.queued = append(w.queued, queued{object: o, key: r.key, place: p, info: infoOf(r.length, e.vary), changes: changes})
+	w.queued = append(w.queued, queued{object: o, grave: q.grave, place: p, info: infoOf(r.length, e.vary), changes: changes})
 }
 
 func copyBody(b []byte, o *cache.Object, off int64) {
@@ -293,15 +305,18 @@ func (w *writer) saveChunks(o *cache.Object) ([]byte, bool) {
 }
 
 // bury appends a tombstone.
-func (w *writer) bury(k cache.Key) {
+func (w *writer) bury(g grave) {
 	if w.index().hdr.seq.Load() == 0 {
 		return // nothing was ever written
 	}
-	r := record{kind: kindTombstone, key: k}
+	if g.alternate != everyAlternate && w.index().holds(g.key, g.alternate) {
+		return // what is newer than the one that is meant has been written already
+	}
+	r := record{kind: kindTombstone, key: g.key, part: g.alternate}
 	r.shape(0)
-	b, _, ok := w.reserve(&r, &entry{key: k, length: r.length, kind: kindTombstone})
+	b, _, ok := w.reserve(&r, &entry{key: g.key, length: r.length, kind: kindTombstone, vary: g.alternate})
 	if !ok {
-		w.store.backlog.remove(k) // it is due all the same
+		w.store.backlog.remove(g) // it is due all the same
 		return
 	}
 	r.encode(b, nil)
@@ -398,7 +413,7 @@ func writeAll(d device, b []byte, at int64) error {
 func (w *writer) fail(err error) {
 	for i := range w.queued {
 		w.queued[i].object.Release()
-		w.drop()
+		w.drop(w.queued[i].grave)
 	}
 	clear(w.queued)
 	w.queued = w.queued[:0]
@@ -437,10 +452,6 @@ func (w *writer) seal() {
 	x.rows[w.seg].used.Store(x.segSize)
 	x.rows[w.seg].full.Store(1)
 	w.abandon()
-	select {
-	case s.sync <- struct{}{}:
-	default:
-	}
 }
 
 // openNext begins to overwrite the oldest segment.
@@ -470,16 +481,29 @@ func (w *writer) openNext() bool {
 		r.full.Store(0)
 		r.live.Add(-gone)
 		x.hdr.objects.Add(-gone)
-		w.open, w.seg, w.seq, w.off, w.bufAt = true, seg, seq, segHeaderSize, 0
-		h := segmentHeader{id: w.store.header.id, seq: seq, floor: x.hdr.floor.Load(), seg: seg}
-		if cap(w.buf) == 0 {
-			w.buf = make([]byte, 0, x.segSize)
+		if err := w.writeHeader(seg, seq); err != nil {
+			w.fail(err)
+			return false
 		}
-		w.buf = w.buf[:segHeaderSize]
-		h.encode(w.buf)
+		w.open, w.seg, w.seq, w.off, w.bufAt = true, seg, seq, segHeaderSize, segHeaderSize
 		return true
 	}
 	return false
+}
+
+// writeHeader puts the header of a segment on the medium, and with it all that was written before. So whatever of a new segment
+// survives a power cut, the segment is known to be new, and the one before it is whole: nothing old is left over behind
+// something newer that is gone.
+func (w *writer) writeHeader(seg uint32, seq uint64) error {
+	s := w.store
+	h := segmentHeader{id: s.header.id, seq: seq, floor: s.index.hdr.floor.Load(), seg: seg}
+	b := make([]byte, segHeaderSize)
+	h.encode(b)
+	if err := writeAll(s.dev, b, s.index.segmentAt(seg)); err != nil {
+		return err
+	}
+	s.dirty.Store(false)
+	return s.dev.Sync()
 }
 
 // rescueShare bounds what of a segment is written again: the rest is for what is new.
@@ -499,26 +523,16 @@ func (w *writer) rescue(seg uint32) {
 	}
 	budget := int64(x.segSize) / rescueShare
 	for _, e := range slices.Backward(es) {
-		if e.kind == kindTombstone || !w.leadsTo(e.key, placeOf(seg, e.off, seq)) {
+		if e.kind == kindTombstone || !x.leadsTo(e.key, placeOf(seg, e.off, seq)) {
 			continue
 		}
 		s.mem.EachAlternate(e.key, func(o *cache.Object) {
 			if varyHash(o.Vary()) == e.vary && o.BodyLen()+int64(e.length) <= budget {
 				budget -= o.BodyLen() + int64(e.length)
-				w.hot = append(w.hot, o.ID())
+				w.hot = append(w.hot, response{o.ID(), grave{e.key, e.vary}})
 			}
 		})
 	}
-}
-
-func (w *writer) leadsTo(k cache.Key, p place) bool {
-	var few [setWays]candidate
-	for _, c := range w.index().find(few[:0], k) {
-		if c.place == p {
-			return true
-		}
-	}
-	return false
 }
 
 // gauge publishes how much there is.
@@ -571,7 +585,7 @@ func (s *Store) queueUnsaved() {
 			case <-time.After(batchDelay):
 			}
 		}
-		s.backlog.push(o.ID())
+		s.backlog.push(response{o.ID(), grave{o.Key(), varyHash(o.Vary())}})
 		return true
 	})
 }
@@ -599,7 +613,9 @@ func (s *Store) walkRecords(b []byte, seg uint32, seq uint64, f func(*entry)) (e
 		}
 		if r.kind != kindChunk {
 			e := entry{key: r.key, off: off, length: r.length, vary: varyHash(r.vary), kind: r.kind, uri: r.uri, labels: s.opts.Labels(nil, r.head)}
-			e.shorten()
+			if e.shorten(); r.kind == kindTombstone {
+				e.vary = r.part
+			}
 			f(&e)
 		}
 		if off += r.length; unbroken {

@@ -2,6 +2,7 @@ package transaction
 
 import (
 	"trafficd/eventloop"
+	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/disk"
 )
@@ -40,10 +41,14 @@ func (l *load) RunTask() {
 // that.
 func (t *Transaction) askDisk() bool {
 	d := t.env.Disk
-	if d == nil || t.asked || !d.Has(t.key) {
+	if d == nil || t.asked {
 		return false
 	}
 	t.asked = true
+	if !d.Has(t.key) {
+		t.env.Stats.Inc(stats.DiskMisses)
+		return false
+	}
 	l := &load{t: t, loop: t.env.Loop}
 	if !d.Load(t.key, l) {
 		return false
