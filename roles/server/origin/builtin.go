@@ -43,7 +43,7 @@ var (
 	builtinHome  = builtinResponse("200 OK", "text/html; charset=utf-8", "public, max-age=60", builtinPage)
 	builtinOther = builtinResponse("404 Not Found", "text/plain; charset=utf-8", "no-store", builtinMissing)
 	builtinRefus = builtinResponse("405 Method Not Allowed", "text/plain; charset=utf-8",
-		"no-store\r\nAllow: GET, HEAD", "405 Method Not Allowed: the built-in origin only has pages to read\n")
+		"no-store\r\nAllow: GET, HEAD, POST", "405 Method Not Allowed: the built-in origin only has pages to read, and echoes what is sent to /\n")
 )
 
 // A builtin response: its head as an origin would send it, and its body.
@@ -67,9 +67,16 @@ func builtinFor(x *Exchange) builtin {
 	return builtinOther
 }
 
-// startBuiltin answers x at once.
+// startBuiltin answers x, at once if it does not wait for a body.
 func (p *Pool) startBuiltin(x *Exchange) {
-	r := builtinFor(x)
+	if echoes(x) {
+		p.startEcho(x)
+		return
+	}
+	p.answerBuiltin(x, builtinFor(x))
+}
+
+func (p *Pool) answerBuiltin(x *Exchange, r builtin) {
 	var resp http1.Response
 	if err := resp.Parse(r.head, nil); err != nil {
 		panic("origin: built-in response: " + err.Error())

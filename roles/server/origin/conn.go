@@ -41,6 +41,7 @@ type Conn struct {
 	limit     deadline.Deadline
 	state     connState
 	used      int       // exchanges carried before this one
+	doubtful  bool      // stray bytes would be no surprise: look before it is used again
 	inherited bool      // made by a server that is dead, for what may have been another origin's rules
 	idleSince int64     // monotonic ns
 	parked    bool      // idle, and the Door knows
@@ -206,6 +207,9 @@ func (c *Conn) complete() {
 	x.active, x.conn, x.BodyDone = false, nil, c.bodyDone
 	c.sink = nil
 	if keep {
+		// Content was promised where there can be none (HEAD, 304): an origin that sends it all the same has its
+		// next answer in it.
+		c.doubtful = c.framing == http1.None && (c.resp.ContentLength > 0 || c.resp.Chunked)
 		c.used++
 		c.pool.put(c)
 	}
@@ -229,9 +233,11 @@ func (c *Conn) silent() bool {
 	if c.hangup {
 		return false
 	}
-	if !c.rest {
-		return true
-	}
+	return !c.rest || c.quiet()
+}
+
+// quiet asks the socket whether anything has come.
+func (c *Conn) quiet() bool {
 	var one [1]byte
 	_, errno := sock.Recv(c.fd, one[:])
 	return errno == sock.Again

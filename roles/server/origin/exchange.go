@@ -193,6 +193,8 @@ type Exchange struct {
 	dial      *dial // while there is no connection
 	active    bool  // started and neither ended, failed nor cancelled
 	bodyTaken bool
+	echo      []byte // of the built-in origin: the body so far
+	echoing   *Pool  // nil: there is none
 	head      []byte // Head, copied while there is no connection yet
 }
 
@@ -207,6 +209,8 @@ func (x *Exchange) BodyReady() {
 	if x.conn != nil {
 		x.conn.expecting = false
 		x.conn.flush()
+	} else if x.echoing != nil {
+		x.goOnEchoing()
 	}
 }
 
@@ -226,6 +230,7 @@ func (x *Exchange) Cancel() {
 		return
 	}
 	x.active = false
+	x.echo, x.echoing = nil, nil
 	if d := x.dial; d != nil {
 		x.dial = nil
 		d.giveUp()

@@ -165,6 +165,34 @@ func TestAConnectionWithStrayBytesIsNotUsedAgain(t *testing.T) {
 	}
 }
 
+// An origin that sends the content of a HEAD all the same: it may come when the connection is idle
+// already, and be there, unseen, when the next request is to be sent.
+func TestContentThatComesBehindAHead(t *testing.T) {
+	r := newRig(t, nil)
+	more, said := make(chan struct{}), make(chan struct{})
+	addr := serve(t, func(p *peer) {
+		p.request()
+		p.say("HTTP/1.1 200 OK\r\nContent-Length: 41\r\n\r\n")
+		<-more
+		p.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL")
+		close(said)
+		p.stay()
+	}, answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"))
+	head := r.get(addr)
+	head.Method = http1.HEAD
+	head.start().wait()
+	q := r.get(addr)
+	r.until("the connection to be idle", func() bool { return len(r.pool.idle) == 1 })
+	r.on(func() { // the loop hears of nothing in between
+		close(more)
+		<-said
+		r.pool.Start(&q.Exchange)
+	})
+	if q.wait(); string(q.body) != "good" {
+		t.Errorf("got %.20q, want the second connection's answer", q.body)
+	}
+}
+
 // fill makes a head of exactly one small page.
 func fill(head, end string) string {
 	return head + strings.Repeat("a", 4096-len(head)-len(end)) + end

@@ -123,13 +123,20 @@ func (p *Pool) take(s *parent.Server, once bool) *Conn {
 	if l == nil || len(l.conns) == 0 {
 		return nil
 	}
-	c := l.conns[len(l.conns)-1]
-	if once && p.loop.Now()-c.idleSince > onceIdle {
-		return nil
+	for n := len(l.conns); n > 0; n-- {
+		c := l.conns[n-1]
+		if once && p.loop.Now()-c.idleSince > onceIdle {
+			return nil
+		}
+		l.conns = l.conns[:n-1]
+		c.unpark()
+		if c.doubtful && !c.quiet() {
+			c.close()
+			continue
+		}
+		return c
 	}
-	l.conns = l.conns[:len(l.conns)-1]
-	c.unpark()
-	return c
+	return nil
 }
 
 // room reports whether one more connection like c may wait.
