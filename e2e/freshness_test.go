@@ -238,6 +238,77 @@ func TestStaleIfErrorForAllWhoWait(t *testing.T) {
 	o.ExpectCount("/a", 2)
 }
 
+// The server dies while it waits for the origin, and then the origin does: the client gets what is stored, on
+// the same connection, and so does who came along.
+func TestStaleIfErrorSurvivesKills(t *testing.T) {
+	t.Parallel()
+	gate := harness.NewGate()
+	p, o := proxy(t, map[string]harness.Handler{"/a": versions("Cache-Control: max-age=60", func(e *harness.Exchange) {
+		gate.Wait(e)
+		e.Reset()
+	})})
+	p.Client().Get("/a").Expect(200, "v1")
+	first := p.Client().Dial().Send(harness.Request("GET", "/a", ""))
+	o.WaitCount("/a", 2)
+	second := p.Client().Dial().Send(harness.Request("GET", "/a", ""))
+	p.Expect("trafficd_cache_collapsed_total", 1)
+	p.Kill(harness.Server).WaitGone(t)
+	p.WaitReady()
+	gate.Open()
+	first.Read("GET").Expect(200, "v1")
+	second.Read("GET").Expect(200, "v1")
+}
+
+// A rule has its own idea of what is stored and for how long.
+func TestRuleOverrides(t *testing.T) {
+	t.Parallel()
+	big := letters(200_000)
+	o := harness.NewOrigin(t, func(e *harness.Exchange) {
+		switch {
+		case strings.HasSuffix(e.Target, "/chunked"):
+			e.Raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nTransfer-Encoding: chunked\r\n\r\n")
+			e.Chunk(big)
+			e.Raw("0\r\n\r\n")
+		case strings.HasSuffix(e.Target, "/big"):
+			e.Reply(200, big, freshLong)
+		default:
+			e.Reply(200, "v", "Last-Modified: Mon, 02 Nov 2020 10:00:00 GMT")
+		}
+	})
+	rule := func(prefix, options string) string {
+		return "  - {prefix: " + prefix + ", origin: '" + o.URL() + "', " + options + "}\n"
+	}
+	p := harness.Start(t, harness.Args("--threads", "1"), harness.Config("map:\n"+
+		rule("/off", "cache: false")+rule("/unguessed", "heuristic: false")+
+		rule("/always", "ttl: 1h, ignore_client_no_cache: true")+rule("/query", "ignore_query: true")+
+		rule("/small", "max_object_size: 100KB")))
+	for _, c := range []struct {
+		targets []string
+		headers []string
+		want    int // requests at the origin
+	}{
+		{[]string{"/off/a", "/off/a"}, nil, 2},
+		{[]string{"/unguessed/a", "/unguessed/a"}, nil, 2},
+		{[]string{"/always/a", "/always/a"}, []string{"Cache-Control: no-cache"}, 1},
+		{[]string{"/query/a?x", "/query/a?y"}, nil, 1},
+		{[]string{"/small/a", "/small/a"}, nil, 1},
+		{[]string{"/small/big", "/small/big"}, nil, 2},
+		{[]string{"/small/chunked", "/small/chunked"}, nil, 2},
+	} {
+		before := len(o.Requests())
+		for _, target := range c.targets {
+			body := "v"
+			if strings.HasSuffix(target, "big") || strings.HasSuffix(target, "chunked") {
+				body = big
+			}
+			p.Client().Get(target, c.headers...).Expect(200, body)
+		}
+		if got := len(o.Requests()) - before; got != c.want {
+			t.Errorf("%q: the origin was asked %d times, want %d", c.targets, got, c.want)
+		}
+	}
+}
+
 // cache.stale_if_error: 0 leaves it to the responses.
 func TestStaleIfErrorSwitchedOff(t *testing.T) {
 	t.Parallel()

@@ -182,6 +182,10 @@ func TestRules(t *testing.T) {
 		{"default", Rules{DefaultTTL: minute}, "200", nil, minute, Storable},
 		{"guessed before default", Rules{DefaultTTL: minute, HeuristicMax: 5 * second}, "200", []string{"Last-Modified: Sun, 06 Nov 1984 08:49:37 GMT"}, 5 * second, Storable},
 		{"whatever it says", Rules{TTL: minute}, "200", []string{"Cache-Control: max-age=5"}, minute, Storable},
+		{"an error as it says", Rules{TTL: minute}, "500", []string{"Cache-Control: max-age=5"}, 5 * second, Storable},
+		{"no error that says nothing", Rules{TTL: minute, DefaultTTL: minute}, "500", nil, 0, NoLifetime},
+		{"no absence that says nothing", Rules{TTL: minute, DefaultTTL: minute}, "404", nil, 0, NoLifetime},
+		{"no redirect that says nothing", Rules{TTL: minute, DefaultTTL: minute}, "302", nil, 0, NoLifetime},
 		{"but not against its will", Rules{TTL: minute}, "200", []string{"Cache-Control: no-store"}, minute, ResponseNoStore},
 	} {
 		t.Run(c.name, func(t *testing.T) {

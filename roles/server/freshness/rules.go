@@ -19,9 +19,10 @@ type Rules struct {
 	// served stale while there is no answer from its origin (§4.2.4); 0: not at all.
 	StaleIfError int64
 
-	// TTL is the lifetime of every response that may be stored, whatever it says; 0: as it says.
+	// TTL is the lifetime of every response that may be stored, whatever it says; 0: as it says. It and
+	// DefaultTTL are not for errors, nor for redirects that hold once.
 	TTL int64
-	// DefaultTTL is that of one that does not say any; 0: there is none.
+	// DefaultTTL is that of a response that does not say any; 0: there is none.
 	DefaultTTL int64
 	// OwnStaleIfError and OwnStaleWhileRevalidate take the place of what a response
 	// says about that (RFC 5861); 0: as it says; Never: not at all.
@@ -34,12 +35,13 @@ const Never int64 = -1
 // lifetime is freshness_lifetime, and who says so.
 func (x *Exchange) lifetime(c *Control, date int64) (ns int64, from source) {
 	ns, explicit := x.explicitLifetime(c, date)
+	lasting := guessable(x.Response.Status) && x.Response.Status < 400
 	switch {
-	case explicit && x.Rules.TTL > 0:
+	case explicit && x.Rules.TTL > 0 && lasting:
 		return x.Rules.TTL, byResponse
 	case explicit:
 		return ns, byResponse
-	case x.Rules.TTL > 0:
+	case x.Rules.TTL > 0 && lasting:
 		return x.Rules.TTL, byRule
 	case x.Rules.NegativeTTL > 0 && negative(x.Response.Status):
 		return x.Rules.NegativeTTL, byRule
@@ -47,7 +49,7 @@ func (x *Exchange) lifetime(c *Control, date int64) (ns int64, from source) {
 	if ns = x.guess(c, date); ns > 0 {
 		return ns, byGuess
 	}
-	if x.Rules.DefaultTTL > 0 {
+	if x.Rules.DefaultTTL > 0 && lasting {
 		return x.Rules.DefaultTTL, byRule
 	}
 	return 0, byNobody

@@ -284,6 +284,7 @@ func (f *fetch) beginStoring(x *freshness.Exchange, h *responseHead) bool {
 		f.landUncacheable()
 		return false
 	}
+	f.most = f.lead.match.Policy().MaxObject
 	h.meta, h.lines, h.vary, h.shared = meta, w.Head(), w.Vary(), true
 	f.mu.Lock()
 	f.w, f.writing = w, true

@@ -44,6 +44,7 @@ type fetch struct {
 	key       cache.Key
 	collapsed bool          // entered in env.Flights under key
 	store     bool          // the response may be stored if the rules allow it
+	most      int64         // bytes of a body that are; 0: as many as the cache takes
 	stale     cache.Object  // being validated, if valid
 	started   int64         // wall ns when the request was sent
 	group     *parent.Group // whose servers are asked; nil before one is
@@ -346,7 +347,11 @@ func (f *fetch) Space() []byte {
 		return f.w.Fragment(f.at) // it has come before, to a server that is dead
 	}
 	if f.writing {
-		if space, err := f.w.Space(); err == nil && len(space) > 0 {
+		space, err := f.w.Space()
+		if f.most > 0 {
+			space = space[:max(min(int64(len(space)), f.most-f.w.Len()), 0)]
+		}
+		if err == nil && len(space) > 0 {
 			return space
 		}
 		f.overflow()
