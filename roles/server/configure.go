@@ -30,7 +30,8 @@ func (s *Server) use(c *config.Config) error {
 			StoreCookies: c.Cache.StoreCookies, HeuristicMax: int64(c.Cache.HeuristicMax),
 			NegativeTTL: int64(c.Cache.NegativeTTL), StaleIfError: int64(c.Cache.StaleIfError),
 		},
-		Status: status,
+		Status:  status,
+		Partial: c.Cache.Partial, ResumeAttempts: c.Origin.ResumeAttempts,
 	})
 	s.config.Store(c)
 	return s.useAccessLog(c)

@@ -120,6 +120,7 @@ type Cache struct {
 	NegativeTTL  time.Duration `json:"negative_ttl"`   // 0: none
 	StaleIfError time.Duration `json:"stale_if_error"` // 0: only if the response says so
 	StatusHeader bool          `json:"status_header"`  // Cache-Status (RFC 9211)
+	Partial      bool          `json:"partial"`
 }
 
 // MaxObject is the largest body stored, in bytes, with the default worked out.
@@ -161,6 +162,7 @@ type Timeouts struct {
 // for a while.
 type Origin struct {
 	MaxIdle        int           `json:"max_idle"`        // per server and loop
+	ResumeAttempts int           `json:"resume_attempts"` // per response
 	Attempts       int           `json:"attempts"`        // of sending one request, in all
 	RetryBudget    int           `json:"retry_budget"`    // per cent of the requests to an origin
 	FailThreshold  int           `json:"fail_threshold"`  // failures in a row; 0: never marked down

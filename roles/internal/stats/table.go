@@ -112,6 +112,9 @@ const (
 	AccessLogWritten
 	AccessLogDropped
 	AccessLogFailures
+	CachePartialStores
+	CacheCombined
+	OriginResumes
 	numMetrics
 )
 
@@ -220,6 +223,9 @@ var table = [numMetrics]Desc{
 	AccessLogWritten:         {Family: "access_log_lines_total", Label: "result", Value: "written", Help: "Lines of the access log, by what became of them."},
 	AccessLogDropped:         {Family: "access_log_lines_total", Label: "result", Value: "dropped"},
 	AccessLogFailures:        {Family: "access_log_failures_total", Help: "Times that the access log could not be written; its lines are kept while there is room."},
+	CachePartialStores:       {Family: "cache_partial_stores_total", Help: "Parts of responses stored."},
+	CacheCombined:            {Family: "cache_combined_total", Help: "Responses, or larger parts, put together from stored parts and what was asked for in addition."},
+	OriginResumes:            {Family: "origin_resumes_total", Help: "Requests for the rest of a response that had broken off."},
 }
 
 // Describe returns the description of m.

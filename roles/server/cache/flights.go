@@ -76,6 +76,15 @@ func (f *Flights[T]) Join(k Key, me T, now int64, attach func(leader T) bool) Ve
 	return Lead
 }
 
+// Follow hands the leader of k to attach, as Join does, if there is one. It reports whether the caller follows it.
+func (f *Flights[T]) Follow(k Key, attach func(leader T) bool) bool {
+	s := f.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	leader, ok := s.leads[k]
+	return ok && attach(leader)
+}
+
 // Finish ends me's lead of k, if it has it. From then on nobody attaches to me.
 func (f *Flights[T]) Finish(k Key, me T) {
 	f.finish(k, me, 0)

@@ -44,6 +44,19 @@ func (s *Store) RemoveParts(k Key) int {
 	return s.removeHere(k.Parts())
 }
 
+// Discard makes one object unfindable.
+func (s *Store) Discard(o *Object) {
+	mu := s.shard(o.Key())
+	mu.Lock()
+	defer mu.Unlock()
+	set := s.set(o.Key())
+	for i := range set.locs {
+		if location(set.locs[i].Load()) == o.loc && !s.Fenced() {
+			s.drop(set, i)
+		}
+	}
+}
+
 // Reader returns what the fill has so far, pinned for itself, as an object to assemble another from: nobody
 // can find it.
 func (w *Writer) Reader() Object { return w.arena.again(w.obj.loc, w.obj.hdr) }

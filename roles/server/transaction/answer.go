@@ -78,7 +78,7 @@ func (t *Transaction) narrow(meta *cache.Meta, lines []byte) {
 		t.reply.Body, t.reply.Length = nil, -1
 		return
 	}
-	if t.req.Method == http1.GET && t.reply.Status == 200 && t.req.Has(header.Range) && t.reply.Length >= 0 {
+	if t.req.Method == http1.GET && t.reply.Status == 200 && (t.req.Has(header.Range) || meta.RangeTotal != 0) && t.reply.Length >= 0 {
 		t.cutRange(meta, lines)
 	}
 }
@@ -150,6 +150,9 @@ func (t *Transaction) answerFrom(f *fetch) {
 
 // OriginHead implements origin.Handler.
 func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing) origin.Sink {
+	if f.resuming {
+		return f.resumed(r, head)
+	}
 	if f.progress != pending {
 		// It was reported to a server that died before the connection could note that.
 		return f.OriginResumed(0, 0)
@@ -182,6 +185,10 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 		f.finish(failed, reason{502, "the origin answered 304 (Not Modified) to a request without conditions"})
 		return nil
 	}
+	part, ok := f.takePart(r, head)
+	if !ok {
+		return nil
+	}
 	h := responseHead{status: r.Status, length: r.ContentLength, age: -1, noBody: framing == http1.None}
 	if framing == http1.ChunkedBody || framing == http1.UntilClose || r.Status == 204 {
 		h.length = -1
@@ -191,7 +198,12 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 			h.age = age
 		}
 	}
-	if !f.store && !f.representative(x) || !f.beginStoring(x, &h) {
+	switch storing := (f.store || f.representative(x)) && f.storeBody(x, &h, part); {
+	case storing:
+	case f.asks == askRest && part.size > 0:
+		f.askAnew()
+		return nil
+	default:
 		h.own = nil
 		if h.lines = f.keepLines(f.env.appendLines(f.env.scratch[:0], r, head)); h.lines == nil {
 			f.x.Cancel()
@@ -206,6 +218,17 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 	f.note(custody.StepOpened)
 	f.moved = true
 	return f
+}
+
+// storeBody begins to write the response into the cache, if it may.
+func (f *fetch) storeBody(x *freshness.Exchange, h *responseHead, part brought) bool {
+	switch {
+	case part.size > 0:
+		return f.beginPart(x, h, part)
+	case x.Response.Status == 206:
+		return false
+	}
+	return f.beginStoring(x, h)
 }
 
 // keepLines puts the field lines of a response that is not stored where they outlive this
@@ -278,7 +301,7 @@ func (f *fetch) beginStoring(x *freshness.Exchange, h *responseHead) bool {
 	if len(lines) > maxLines {
 		return false
 	}
-	w, err := f.env.Cache.Create(f.key, &meta, uri, vary, lines, length)
+	w, err := f.env.Cache.Create(f.wholeKey(), &meta, uri, vary, lines, length)
 	if err != nil {
 		f.env.Stats.Inc(stats.CacheStoreFailures)
 		f.landUncacheable()
@@ -316,6 +339,7 @@ func (f *fetch) revalidated(x *freshness.Exchange) {
 		return
 	}
 	f.env.Stats.Inc(stats.CacheRevalidated)
+	meta.RangeFrom, meta.RangeTotal = f.stale.Meta().RangeFrom, f.stale.Meta().RangeTotal
 	if why == freshness.Storable {
 		o, err := f.env.Cache.Update(&f.stale, &meta, lines)
 		if err == nil || errors.Is(err, cache.ErrSuperseded) {

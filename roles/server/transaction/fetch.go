@@ -5,6 +5,7 @@ import (
 
 	"trafficd/eventloop"
 	"trafficd/queue"
+	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/custody"
@@ -53,10 +54,17 @@ type fetch struct {
 	moved     bool          // followers have not been told yet
 	ringRef   buffer.Ref
 	linesRef  buffer.Ref // head.lines of a response that is not stored
-	at        int64      // how much of the body has come; less than there is only while it comes again
-	from      int64      // where the window's part of the body begins
-	floor     int64      // followers that have had less of the body are given up; see slow.go
-	slow      *slow      // nil until the window was full
+	pieces    pieces     // around what comes; immutable from the head on
+	asks      asking
+	ranged    bool   // for a request with Range: key is that of the parts
+	rangeID   uint64 // of that request; 0 unknown; immutable
+	resumes   int    // how often the rest was asked for
+	resuming  bool   // it is being asked for now
+	base      int64  // how much had come when this exchange began
+	at        int64  // how much of the body has come; less than there is only while it comes again
+	from      int64  // where the window's part of the body begins
+	floor     int64  // followers that have had less of the body are given up; see slow.go
+	slow      *slow  // nil until the window was full
 	record    *queue.Record[fetchRecord]
 	name      custody.Name
 
@@ -86,6 +94,7 @@ type responseHead struct {
 	vary   []byte
 	shared bool // other requests than the leader's may be answered with it
 	noBody bool // none will come, whatever the length says
+	bent   bool // the leader gets it with the Content-Range that it came with
 }
 
 // reason is why a fetch failed, for those who have had nothing of it yet.
@@ -108,7 +117,7 @@ type follower struct {
 func (f *fetch) follow(t *Transaction) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.progress != pending && (f.progress != open || !f.writing) {
+	if f.progress != pending && (f.progress != open || !f.writing) || !f.servesLocked(t) {
 		return false
 	}
 	f.joinLocked(t)
@@ -169,8 +178,8 @@ func (f *fetch) orphaned() {
 	wanted := len(f.followers) > 0
 	p, writing := f.progress, f.writing
 	left := int64(-1)
-	if f.w != nil && f.head.length >= 0 {
-		left = f.head.length - f.w.Len()
+	if f.w != nil && f.w.Declared() >= 0 {
+		left = f.w.Declared() - f.w.Len()
 	}
 	f.mu.Unlock()
 	switch {
@@ -201,11 +210,15 @@ func (f *fetch) free() {
 		f.slow.limit.Stop()
 	}
 	f.stale.Release()
+	f.pieces.release()
 }
 
 // finish ends the fetch and tells the followers.
 func (f *fetch) finish(p progress, why reason) {
 	f.land()
+	if p != complete {
+		f.keepPart()
+	}
 	f.mu.Lock()
 	if f.writing {
 		f.writing = false
@@ -285,6 +298,15 @@ func (p *follower) Bytes(off int64) ([]byte, origin.BodyState) {
 	f := p.f
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.pieces.front.Valid() {
+		if b := f.pieces.front.Fragment(off); len(b) > 0 {
+			return b, origin.BodyWait
+		}
+		off -= f.pieces.ahead()
+	}
+	if f.pieces.back.Valid() && off >= f.w.Declared() {
+		return f.pieces.back.Fragment(off - f.w.Declared()), origin.BodyEnd
+	}
 	if f.w != nil {
 		if b := f.w.Fragment(off); len(b) > 0 {
 			return b, origin.BodyWait
@@ -312,7 +334,7 @@ func (p *follower) Bytes(off int64) ([]byte, origin.BodyState) {
 func (p *follower) Release(off int64) {
 	f := p.f
 	f.mu.Lock()
-	p.released = off
+	p.released = max(off-f.pieces.ahead(), 0)
 	f.advanceLocked()
 	f.mu.Unlock()
 }
@@ -455,18 +477,34 @@ func (f *fetch) publish() {
 		f.mu.Unlock()
 		return
 	}
-	o, err := f.w.Publish()
+	err := f.publishBody()
 	f.mu.Lock()
 	f.writing = false
 	f.mu.Unlock()
 	if err != nil {
 		f.env.Stats.Inc(statStoreFailed)
-		f.w.Abort()
+	}
+	f.w.Abort() // unless it is published itself
+	if err != nil {
 		return
 	}
-	o.Release()
 	f.env.Flights.Forget(f.key)
 	f.env.Stats.Inc(statStored)
+	switch {
+	case f.head.meta.RangeTotal != 0:
+		f.env.Stats.Inc(stats.CachePartialStores)
+	case f.asks != askWhole:
+		f.env.Store.RemoveParts(f.wholeKey())
+	}
+}
+
+func (f *fetch) publishBody() error {
+	if f.pieces.valid() {
+		return f.assemble()
+	}
+	o, err := f.w.Publish()
+	o.Release()
+	return err
 }
 
 func failureReason(why origin.Failure) reason {

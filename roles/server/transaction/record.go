@@ -33,6 +33,14 @@ type fetchRecord struct {
 	from     int64      // where the window's part of the body begins
 	floor    int64      // followers that have had less are given up
 	end      int64      // of the body, once it is complete
+
+	// The parts around what comes, and what is asked for.
+	front, back cache.ID
+	rest        span
+	size        int64
+	asks        asking
+	resumes     uint8
+	base        int64 // how much had come when the exchange began
 }
 
 type fetchFlag uint16
@@ -45,6 +53,8 @@ const (
 	fetchNoBody
 	fetchWhole
 	fetchBodyDone
+	fetchRanged
+	fetchResuming
 )
 
 func (r *fetchRecord) set(f fetchFlag, on bool) {
@@ -84,6 +94,13 @@ func (f *fetch) describe() fetchRecord {
 		attempt: f.x.Attempt, tried: f.tried, lines: f.linesRef, linesLen: uint32(len(f.head.lines)),
 		key: f.key, started: f.started, length: f.head.length, age: f.head.age,
 		window: f.ringRef, from: f.from, floor: f.floor, end: f.end,
+		rest: f.pieces.rest, size: f.pieces.size, asks: f.asks, resumes: uint8(f.resumes), base: f.base,
+	}
+	if f.pieces.front.Valid() {
+		r.front = f.pieces.front.ID()
+	}
+	if f.pieces.back.Valid() {
+		r.back = f.pieces.back.ID()
 	}
 	if f.head.own != nil {
 		r.linesLen = uint32(len(f.head.own))
@@ -107,6 +124,8 @@ func (f *fetch) describe() fetchRecord {
 	r.set(fetchNoBody, f.head.noBody)
 	r.set(fetchWhole, f.whole)
 	r.set(fetchBodyDone, f.x.BodyDone)
+	r.set(fetchRanged, f.ranged)
+	r.set(fetchResuming, f.resuming)
 	return r
 }
 
@@ -123,7 +142,11 @@ func (f *fetch) forget() {
 
 // Object names the stored response that the reply's body comes from; 0: it does not.
 func (t *Transaction) Object() cache.ID {
-	if _, stored := t.reply.Body.(*storedBody); stored {
+	body := t.reply.Body
+	if m, ok := body.(*multipart); ok {
+		body = m.body
+	}
+	if _, stored := body.(*storedBody); stored {
 		return t.obj.ID()
 	}
 	return 0
@@ -174,6 +197,7 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 		env: e, loop: e.Loop, key: r.key, store: r.has(fetchStore), started: r.started,
 		tried: r.tried, whole: r.has(fetchWhole), linesRef: r.lines, ringRef: r.window,
 		progress: r.progress, record: rec, name: n, from: r.from, tail: r.from, floor: r.floor, low: r.floor, end: r.end,
+		asks: r.asks, ranged: r.has(fetchRanged), resuming: r.has(fetchResuming), resumes: int(r.resumes), base: r.base, at: r.base,
 	}
 	f.x.Handler, f.x.Method, f.x.Token, f.x.Attempt = f, r.method, n, r.attempt
 	f.x.BodyDone = r.has(fetchBodyDone)
@@ -187,7 +211,7 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 	if r.progress == failed {
 		f.failure = reason{int(r.status), "the request to the origin failed"}
 	}
-	if r.writer != 0 && !f.reopen(r) {
+	if !f.reopenPieces(r) && r.progress == open || r.writer != 0 && !f.reopen(r) {
 		f.progress, f.failure = failed, torn
 	}
 	if r.stale != 0 {
@@ -198,6 +222,25 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 
 // torn is what those are told whose fetch has lost its connection with the server that made it.
 var torn = reason{502, "the connection to the origin broke"}
+
+// reopenPieces finds the parts around it. False: they are not all there.
+func (f *fetch) reopenPieces(r fetchRecord) bool {
+	f.pieces.rest, f.pieces.size = r.rest, r.size
+	if f.env.Cache == nil {
+		return r.front == 0 && r.back == 0
+	}
+	found := true
+	if r.front != 0 {
+		f.pieces.front, found = f.env.Cache.OpenID(r.front)
+	}
+	if r.back != 0 && found {
+		f.pieces.back, found = f.env.Cache.OpenID(r.back)
+	}
+	if !found {
+		f.pieces.release()
+	}
+	return found
+}
 
 // reopen finds what the fetch has stored.
 func (f *fetch) reopen(r fetchRecord) bool {
@@ -284,7 +327,9 @@ func (r *Resumed) Settle() {
 	case f.progress == pending && f.lead == nil:
 		f.abandoned() // those who follow have come this moment, from other loops
 	case !r.linked && !r.Over():
-		f.finish(failed, torn)
+		if !f.resume(origin.Failure{}) {
+			f.finish(failed, torn)
+		}
 	}
 }
 
@@ -308,13 +353,14 @@ func (t *Transaction) ResumeReply(e *Env, c Client, req *http1.Request, head []b
 		f := from.f
 		f.mu.Lock()
 		f.joinLocked(t)
-		t.place.released = released
+		t.place.released = max(released-f.pieces.ahead(), 0)
 		f.mu.Unlock()
 		t.reply.Body = &t.place
 		if leads {
 			f.ledBy(t)
 		}
 	}
+	t.resumeRanges(released)
 	t.ready = true
 	t.state = answering
 	return true
@@ -364,10 +410,10 @@ func (t *Transaction) Started() {
 // OriginResumed implements origin.Handler: the body goes on at byte at, of which
 // direct bytes behind it have been received into Space already.
 func (f *fetch) OriginResumed(at int64, direct int) origin.Sink {
-	f.at = at
+	f.at = f.base + at
 	f.mu.Lock()
 	if !f.writing {
-		f.end = max(at, f.from)
+		f.end = max(f.at, f.from)
 	}
 	f.mu.Unlock()
 	if direct > 0 {

@@ -16,20 +16,24 @@ import (
 type plan struct {
 	store    bool // the response may be stored
 	collapse bool // others may wait for it
+	asks     asking
 }
 
 // fetch goes to the origin, or follows a fetch that is under way.
 func (t *Transaction) fetch(p plan) {
 	t.went()
-	f := &fetch{env: t.env, loop: t.env.Loop, key: t.key, store: p.store}
+	f := &fetch{env: t.env, loop: t.env.Loop, key: t.key, store: p.store, asks: p.asks}
+	if p.asks != askWhole && t.req.Has(header.Range) {
+		if p.collapse && t.env.Flights.Follow(t.key, func(leader *fetch) bool { return leader.follow(t) }) {
+			t.followed()
+			return
+		}
+		f.key, f.ranged, f.rangeID = t.key.Parts(), true, t.rangeID()
+	}
 	if p.collapse {
-		switch t.env.Flights.Join(t.key, f, t.env.Loop.Now(), func(leader *fetch) bool { return leader.follow(t) }) {
+		switch t.env.Flights.Join(f.key, f, t.env.Loop.Now(), func(leader *fetch) bool { return leader.follow(t) }) {
 		case cache.Follow:
-			t.env.Stats.Inc(stats.CacheCollapsed)
-			t.follows = true
-			t.obj.Release()
-			t.on(evFetch)
-			t.fetchMoved() // it may have its head already
+			t.followed()
 			return
 		case cache.Pass:
 			// Nothing is likely to be stored: whether the client has it already is for the
@@ -45,6 +49,16 @@ func (t *Transaction) fetch(p plan) {
 		}
 	}
 	f.begin(t)
+}
+
+// followed goes on with somebody else's fetch.
+func (t *Transaction) followed() {
+	t.env.Stats.Inc(stats.CacheCollapsed)
+	t.follows = true
+	t.obj.Release()
+	t.pieces.release()
+	t.on(evFetch)
+	t.fetchMoved() // it may have its head already
 }
 
 // filledMeanwhile looks once more, now that nobody else can begin to fetch the
@@ -67,6 +81,7 @@ func (t *Transaction) filledMeanwhile() bool {
 func (f *fetch) begin(t *Transaction) {
 	f.lead = t
 	f.stale, t.obj = t.obj, cache.Object{}
+	f.pieces, t.pieces = t.pieces, pieces{}
 	f.x.Handler = f
 	f.describeRequest(t)
 	if f.x.Origin.Builtin {
@@ -127,7 +142,7 @@ func (t *Transaction) appendRequest(b []byte, f *fetch) []byte {
 	b = t.appendHost(append(b, " HTTP/1.1\r\nHost: "...))
 	b = append(b, "\r\n"...)
 	for i := range req.Fields {
-		if fld := &req.Fields[i]; !t.withheld(fld, f.store) {
+		if fld := &req.Fields[i]; !t.withheld(fld, f.store || f.resuming) {
 			b = http1.AppendParsed(b, head, fld)
 		}
 	}
@@ -135,6 +150,7 @@ func (t *Transaction) appendRequest(b []byte, f *fetch) []byte {
 	if f.stale.Valid() {
 		b = freshness.AppendConditions(b, f.stale.Meta(), f.stale.Head())
 	}
+	b = f.appendRange(b, t)
 	b = t.appendForwardedFor(b)
 	b = http1.AppendVia(b, req.Minor, t.settings.Via)
 	switch {

@@ -90,7 +90,7 @@ func (f *fetch) OriginFail(why origin.Failure) {
 	if why.Err == origin.ErrForbidden {
 		f.env.Stats.Inc(stats.ForwardRefused)
 	}
-	if !f.retry(retryable(why, f.x.Method.Idempotent())) {
+	if !f.resume(why) && !f.retry(retryable(why, f.x.Method.Idempotent())) {
 		f.finish(failed, failureReason(why))
 	}
 }

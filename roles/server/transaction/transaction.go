@@ -28,6 +28,9 @@ type Settings struct {
 	// PreserveHost: origins see the Host that the client asked for, unless the rule says otherwise.
 	PreserveHost bool
 	Status       *Status // nil: no Cache-Status
+
+	Partial        bool // parts of responses are stored
+	ResumeAttempts int  // how often a response that breaks off is gone on with
 }
 
 // Flights is the table of fetches that others may follow.
@@ -63,10 +66,11 @@ type Env struct {
 	// Hook is called with every request; nil but in tests.
 	Hook func(*http1.Request, []byte)
 
-	serial  uint64 // of the last fetch
-	scratch []byte // for heads on their way into something else
-	block   []byte // for vary blocks likewise
-	keyed   []byte // for what is hashed as a key
+	serial  uint64         // of the last fetch
+	scratch []byte         // for heads on their way into something else
+	block   []byte         // for vary blocks likewise
+	keyed   []byte         // for what is hashed as a key
+	parts   []cache.Object // none of them pinned
 	judging freshness.Exchange
 	update  freshness.Update
 	date    http1.DateLine
@@ -115,10 +119,12 @@ type Transaction struct {
 	serve     bool         // obj, just validated, is served under lines
 	validated cache.Meta   // its metadata then
 	outcome   accesslog.Outcome
+	pieces    pieces // what is stored of the response, to be put together with the rest
 
 	ready bool
 	reply Reply
 	local Memory
+	multi *multipart // the reply's body, if it is several ranges
 	extra [128]byte
 	lines []byte // of a reply that are not a stored head as it stands
 	// reversed are those that lead back here, normal a path in the form that rules are about.
@@ -191,6 +197,7 @@ func (t *Transaction) release() {
 		t.load.t = nil
 	}
 	t.obj.Release()
+	t.pieces.release()
 	if t.switched.FD >= 0 {
 		t.env.Origins.Abandon(t.switched)
 	}
@@ -304,17 +311,19 @@ func (t *Transaction) consult() {
 		t.obj = o
 	} else if t.askDisk() {
 		return
+	} else {
+		t.consultParts()
 	}
 	switch t.verdict() {
 	case freshness.Fresh:
 		t.hit()
 		return
 	case freshness.Revalidate:
-		if t.req.Method == http1.GET {
+		if t.req.Method == http1.GET && t.obj.Meta().RangeTotal == 0 {
 			t.validating()
 			return
 		}
-		t.missed() // what a HEAD brings validates nothing
+		t.missed() // what a HEAD brings validates nothing, and a part is validated by a request for its range
 		t.env.Stats.Inc(stats.CacheStale)
 	case freshness.OnlyIfCachedMiss:
 		t.obj.Release()
@@ -328,14 +337,11 @@ func (t *Transaction) consult() {
 		t.obj.Release()
 		t.env.Stats.Inc(stats.CacheMisses)
 	}
-	if t.req.Method == http1.HEAD || t.req.Has(header.Range) {
-		// What answers these is not what a GET would bring: it is not stored,
-		// and nobody else can use it.
+	p := t.plan()
+	if !p.store {
 		t.obj.Release()
-		t.fetch(plan{})
-		return
 	}
-	t.fetch(plan{store: true, collapse: t.looks <= maxLooks})
+	t.fetch(p)
 }
 
 // verdict decides what t.obj, if there is one, is good for.
@@ -362,7 +368,9 @@ func (t *Transaction) lookAgain() {
 // fetchAlone fetches a response that cannot be had from somebody else's fetch.
 func (t *Transaction) fetchAlone() {
 	t.leavePlace()
-	t.fetch(plan{store: true})
+	p := t.plan()
+	p.collapse = false
+	t.fetch(p)
 }
 
 func (t *Transaction) leavePlace() {
@@ -388,7 +396,7 @@ func (t *Transaction) fetchMoved() {
 	f := t.place.f
 	f.mu.Lock()
 	p, why, hushed := f.progress, f.failure, f.hushed
-	suits := t.leading || f.head.shared && (len(f.head.vary) == 0 || t.sel.MatchVary(f.head.vary))
+	suits := t.leading || f.head.shared && (len(f.head.vary) == 0 || t.sel.MatchVary(f.head.vary)) && f.servesLocked(t)
 	f.mu.Unlock()
 	switch {
 	case p == pending:
