@@ -422,3 +422,54 @@ func TestAnAnswerBeforeTheUploadIsComplete(t *testing.T) {
 	p.Client().Get("/").Expect(200, "ok")
 	o.ExpectCount("/early", 1)
 }
+
+// The addresses of a name are those that its name server says, for as long as it says; and for longer when that does
+// not answer any more.
+func TestNamesAreFollowed(t *testing.T) {
+	t.Parallel()
+	names := harness.NewNames(t)
+	names.Set("app.test", "127.0.0.1")
+	o := named(t, "one")
+	_, port, _ := strings.Cut(o.Addr(), ":")
+	moved := harness.NewOriginAt(t, "127.0.0.2:"+port, harness.Reply(200, "two", "Cache-Control: no-store"))
+	p := harness.Start(t, harness.Args("--map", "/=http://app.test:"+port), harness.Set("resolver.servers", names.Addr()),
+		harness.Set("resolver.min_ttl", "10ms"), harness.Set("origin.max_idle", "0"))
+	p.Client().Get("/").Expect(200, "one")
+	names.Set("app.test", "127.0.0.2")
+	harness.WaitFor(t, "the name to be followed", func() bool { return string(p.Client().Get("/").Body) == "two" })
+	names.Silence()
+	for range 5 {
+		p.Client().Get("/").Expect(200, "two")
+	}
+	if len(moved.Requests()) < 5 {
+		t.Errorf("the new place got %d requests", len(moved.Requests()))
+	}
+}
+
+// A name of several addresses, one of which nobody listens on: no client notices.
+func TestOneOfSeveralAddressesIsDead(t *testing.T) {
+	t.Parallel()
+	names := harness.NewNames(t)
+	names.Set("app.test", "127.0.0.9", "127.0.0.1")
+	o := named(t, "here")
+	_, port, _ := strings.Cut(o.Addr(), ":")
+	p := harness.Start(t, harness.Args("--map", "/=http://app.test:"+port), harness.Set("resolver.servers", names.Addr()), harness.Set("origin.max_idle", "0"))
+	for range 6 {
+		p.Client().Post("/", "x").Expect(200, "here")
+	}
+	p.Client().Get("/").Expect(200, "here")
+	p.Expect("trafficd_origin_failures_total", 0)
+}
+
+// A name that does not exist is an answer of its own, and other names go on.
+func TestANameThatDoesNotExist(t *testing.T) {
+	t.Parallel()
+	names := harness.NewNames(t)
+	o := named(t, "here")
+	p := harness.Start(t, harness.Map("/", o), harness.Args("--map", "/none=http://none.test"), harness.Set("resolver.servers", names.Addr()))
+	r := p.Client().Get("/none").ExpectStatus(502)
+	if !strings.Contains(string(r.Body), "could not be resolved") {
+		t.Errorf("body %q", r.Body)
+	}
+	p.Client().Get("/").Expect(200, "here")
+}

@@ -66,7 +66,20 @@ type Exchange struct {
 // NewOrigin starts an origin on a free port; it ends with the story.
 func NewOrigin(t testing.TB, h Handler) *Origin {
 	t.Helper()
-	l := freeListener(t)
+	return newOrigin(t, freeListener(t), h)
+}
+
+// NewOriginAt is NewOrigin on an address of the story's choice.
+func NewOriginAt(t testing.TB, addr string, h Handler) *Origin {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newOrigin(t, l, h)
+}
+
+func newOrigin(t testing.TB, l net.Listener, h Handler) *Origin {
 	o := &Origin{
 		t: t, addr: l.Addr().String(), handler: h, closing: make(chan struct{}),
 		conns: map[net.Conn]bool{}, arrived: make(chan struct{}),

@@ -18,6 +18,7 @@ func (s *Server) use(c *config.Config) error {
 	if err != nil {
 		return exitcode.With(exitcode.Config, err)
 	}
+	s.configureResolver(c)
 	s.parents.Configure(parentSettings(c), groups(c)) // before the rules that name them
 	s.countDown()
 	var status *transaction.Status

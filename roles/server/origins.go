@@ -10,6 +10,7 @@ import (
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/parent"
+	"trafficd/roles/server/resolve"
 )
 
 // parentSettings are what a configuration says of all origin servers.
@@ -18,6 +19,20 @@ func parentSettings(c *config.Config) parent.Settings {
 		FailThreshold: c.Origin.FailThreshold, DownTime: c.Origin.DownTime, RetryBudget: c.Origin.RetryBudget,
 		MaxConnections: c.Origin.MaxConnections, MaxWaiting: c.Origin.MaxWaiting,
 	}
+}
+
+// configureResolver takes over what a configuration says of names.
+func (s *Server) configureResolver(c *config.Config) {
+	var servers []netip.AddrPort
+	for _, text := range c.Resolver.Servers {
+		a, err := netip.ParseAddrPort(text)
+		if err != nil { // of every address
+			a = netip.MustParseAddrPort("127.0.0.1" + text)
+		}
+		servers = append(servers, a)
+	}
+	s.names.SetServers(servers)
+	s.resolver.SetLimits(resolve.Limits{Min: c.Resolver.MinTTL, Max: c.Resolver.MaxTTL})
 }
 
 // groups are the groups of servers of a configuration.

@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,6 +57,7 @@ type Server struct {
 	store    *cache.Store // in memory, from begin on; nil: nothing is cached
 	disk     *disk.Store  // below it, from begin on; nil: there is none
 	flights  *transaction.Flights
+	names    *resolve.System
 	resolver *resolve.Resolver
 	parents  *parent.Directory
 	fifo     *queue.FIFO // nil: there is none
@@ -82,9 +82,6 @@ type Server struct {
 	causes map[uint64]chan supervise.Fault // who asks why a generation died
 	kept   bool                            // custody is set: journalID is asked by the link's goroutine
 }
-
-// addressTTL is how long the addresses of an origin's name are trusted.
-const addressTTL = 30 * time.Second
 
 // Run is the server's life. It returns the exit code.
 func Run(ctx context.Context, o Options) int {
@@ -257,7 +254,8 @@ func (s *Server) build(c *config.Config) error {
 		return err
 	}
 	s.flights = transaction.NewFlights()
-	s.resolver = resolve.New(addressTTL, resolve.System)
+	s.names = resolve.NewSystem()
+	s.resolver = resolve.New(resolve.Limits{Min: c.Resolver.MinTTL, Max: c.Resolver.MaxTTL}, s.names.Lookup)
 	s.parents = parent.NewDirectory(parentSettings(c), s.serverChanged)
 	group, err := eventloop.NewGroup(s.threads, func(i int) eventloop.Options {
 		return eventloop.Options{Name: fmt.Sprintf("net/%d", i), Cell: s.bank.Cell(i)}

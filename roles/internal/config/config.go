@@ -174,8 +174,9 @@ type Origin struct {
 
 // Resolver bounds how long the answers of name servers are believed.
 type Resolver struct {
-	MinTTL time.Duration `json:"min_ttl"`
-	MaxTTL time.Duration `json:"max_ttl"`
+	Servers []string      `json:"servers"` // addresses; none: those of the machine
+	MinTTL  time.Duration `json:"min_ttl"`
+	MaxTTL  time.Duration `json:"max_ttl"`
 }
 
 // Proxy is what the proxy says of itself and of its clients in messages.

@@ -162,7 +162,7 @@ func (s *Setting) assignAddresses(p *[]string, es []element) (ps []Problem) {
 	}
 	switch {
 	case len(ps) > 0:
-	case len(list) == 0:
+	case len(list) == 0 && s.Default != "":
 		ps = append(ps, Problem{Msg: "must have at least one address"})
 	case int64(len(list)) > s.Max:
 		ps = append(ps, Problem{Msg: fmt.Sprintf("has %d addresses, at most %d are possible", len(list), s.Max)})

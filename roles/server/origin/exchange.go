@@ -3,7 +3,6 @@ package origin
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"syscall"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/parent"
 	"trafficd/roles/server/remap"
+	"trafficd/roles/server/resolve"
 )
 
 // A Handler is told how an exchange goes. All calls are made on the loop.
@@ -110,7 +110,6 @@ type Failure struct {
 
 // Public is what a client may be told: no names, no addresses.
 func (f Failure) Public() string {
-	var dns *net.DNSError
 	var fault *http1.Error
 	switch {
 	case errors.Is(f.Err, ErrTimeout):
@@ -119,7 +118,7 @@ func (f Failure) Public() string {
 		return ErrBusy.Error()
 	case errors.Is(f.Err, syscall.ECONNREFUSED):
 		return "the origin refused the connection"
-	case errors.As(f.Err, &dns):
+	case errors.Is(f.Err, resolve.ErrUnresolved):
 		return "the origin's name could not be resolved"
 	case !f.Connected && !errors.Is(f.Err, ErrNoBuffers) && !errors.Is(f.Err, ErrForbidden):
 		return "the origin could not be reached"

@@ -55,13 +55,13 @@ func newRig(t *testing.T, tune func(*Limits)) *rig {
 	if r.arena, err = buffer.New(buffer.Shape{Smalls: 256, Larges: 64}); err != nil {
 		t.Fatal(err)
 	}
-	lookup := func(_ context.Context, host string) ([]netip.Addr, error) {
+	lookup := func(_ context.Context, host string) (resolve.Answer, error) {
 		if a := r.names[host]; a != nil {
-			return a, nil
+			return resolve.Answer{Addrs: a, TTL: time.Minute}, nil
 		}
-		return nil, fmt.Errorf("no such host %s", host)
+		return resolve.Answer{}, fmt.Errorf("no such host %s", host)
 	}
-	r.pool = NewPool(l, r.arena, nil, resolve.New(time.Minute, lookup), r)
+	r.pool = NewPool(l, r.arena, nil, resolve.New(resolve.Limits{Max: time.Hour}, lookup), r)
 	lim := Limits{Connect: long, Response: long, Body: long, Idle: long, MaxIdle: 8}
 	if tune != nil {
 		tune(&lim)

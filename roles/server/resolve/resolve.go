@@ -1,82 +1,101 @@
-// Package resolve turns host names into addresses without blocking an event
-// loop.
-//
-// An address literal is answered at once, and so is a name that was resolved
-// less than TTL ago. Any other name is looked up on a goroutine of its own,
-// once for all who ask meanwhile, and the answer is delivered by the asker's
-// own post function. When a look-up fails but an older answer is known, the
-// older one is given: an origin does not vanish because its name server did.
-//
-// It is not a DNS client: looking up is the standard library's.
 package resolve
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// Lookup asks the system for the addresses of a host. It may block.
-type Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+// Lookup finds the addresses of a host. It may block until ctx ends. An error that is a *NotFoundError is an
+// answer, too; any other says that there was none.
+type Lookup func(ctx context.Context, host string) (Answer, error)
+
+// An Answer is the addresses of a host, in the order of preference, and for how long they hold.
+type Answer struct {
+	Addrs []netip.Addr
+	TTL   time.Duration
+}
+
+// NotFoundError says that a name does not exist, or has no addresses, and for how long that holds.
+type NotFoundError struct {
+	Host string
+	TTL  time.Duration
+}
+
+func (e *NotFoundError) Error() string { return "no such host: " + e.Host }
+
+// ErrUnresolved is what every error that Resolve delivers wraps.
+var ErrUnresolved = errors.New("the name could not be resolved")
+
+// Limits bound for how long an answer is believed, whatever it says.
+type Limits struct{ Min, Max time.Duration }
 
 // A Resolver remembers answers for all loops of a server. Safe for any
 // goroutine.
 type Resolver struct {
-	ttl    time.Duration
+	limits atomic.Pointer[Limits]
 	lookup Lookup
 	now    func() time.Time
+	after  func(time.Duration, func()) // calls after a time
 
-	mu    sync.Mutex // guards names
+	mu    sync.Mutex // guards names, and what is in them
 	names map[string]*name
 }
 
 // name is what is known of one host. Guarded by Resolver.mu.
 type name struct {
 	addrs   []netip.Addr // immutable once set
+	err     error        // why there are none, until expires
+	learnt  time.Time    // when addrs came
+	refresh time.Time    // from when on it is looked up again, with nobody waiting
 	expires time.Time
 	asked   time.Time // last use, for eviction
+	asking  bool
 	waiting []func([]netip.Addr, error)
 }
 
-// maxNames bounds the memory of names that were once asked for.
-const maxNames = 4096
+const (
+	maxNames      = 4096             // that are remembered
+	maxAsking     = 512              // look-ups at a time
+	lookupTimeout = 10 * time.Second // of one look-up
+	staleWait     = 1800 * time.Millisecond
+	staleFor      = 30 * time.Second // for which an older answer is given without waiting again (RFC 8767 §5: "at least 30 seconds")
+	staleMost     = 24 * time.Hour   // after which an older answer is not given any more (RFC 8767 §4: one to three days)
+	failedFor     = time.Second      // for which it is remembered that there was no answer
+	notFoundMost  = 5 * time.Minute  // for which it is believed that there is no such name, at most
+)
 
-// staleFor is how long an older answer is given without asking again, after a
-// look-up that failed.
-const staleFor = 5 * time.Second
-
-// lookupTimeout bounds one look-up.
-const lookupTimeout = 10 * time.Second
-
-// System looks names up as the system is configured to.
-func System(ctx context.Context, host string) ([]netip.Addr, error) {
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	for i := range addrs {
-		addrs[i] = addrs[i].Unmap()
-	}
-	return addrs, err
+// New makes a resolver.
+func New(l Limits, lookup Lookup) *Resolver {
+	r := &Resolver{lookup: lookup, now: time.Now, names: map[string]*name{}}
+	r.after = func(d time.Duration, f func()) { time.AfterFunc(d, f) }
+	r.SetLimits(l)
+	return r
 }
 
-// New makes a resolver that trusts an answer for ttl.
-func New(ttl time.Duration, lookup Lookup) *Resolver {
-	return &Resolver{ttl: ttl, lookup: lookup, now: time.Now, names: map[string]*name{}}
-}
+// SetLimits replaces the limits, for answers that come from now on.
+func (r *Resolver) SetLimits(l Limits) { r.limits.Store(&l) }
 
 // Cached returns the addresses of host if they are known now.
 func (r *Resolver) Cached(host string) ([]netip.Addr, bool) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a.Unmap()}, true
 	}
+	now := r.now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := r.names[host]
-	if n == nil || n.addrs == nil || r.now().After(n.expires) {
+	if n == nil || n.addrs == nil || now.After(n.expires) {
 		return nil, false
 	}
-	n.asked = r.now()
+	n.asked = now
+	if now.After(n.refresh) && !n.asking {
+		r.askLocked(host, n)
+	}
 	return n.addrs, true
 }
 
@@ -88,34 +107,93 @@ func (r *Resolver) Resolve(host string, post func(func()) bool, done func([]neti
 	defer r.mu.Unlock()
 	n := r.names[host]
 	if n == nil {
-		r.evictLocked()
+		if !r.makeRoomLocked() {
+			go deliver(nil, fmt.Errorf("%w: %s: too many names are being looked up", ErrUnresolved, host))
+			return
+		}
 		n = &name{}
 		r.names[host] = n
 	}
 	n.asked = r.now()
-	n.waiting = append(n.waiting, deliver)
-	if len(n.waiting) == 1 {
-		go r.ask(host, n)
+	if n.asked.Before(n.expires) {
+		go deliver(n.addrs, n.err) // as it was found to be a moment ago
+		return
 	}
+	n.waiting = append(n.waiting, deliver)
+	if !n.asking {
+		r.askLocked(host, n)
+	}
+	if n.addrs != nil && len(n.waiting) == 1 {
+		r.after(staleWait, func() { r.settle(n) })
+	}
+}
+
+// askLocked begins a look-up.
+func (r *Resolver) askLocked(host string, n *name) {
+	n.asking = true
+	go r.ask(host, n)
 }
 
 func (r *Resolver) ask(host string, n *name) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookupTimeout)
 	defer cancel()
-	addrs, err := r.lookup(ctx, host)
-	if err == nil && len(addrs) == 0 {
-		err = fmt.Errorf("resolve %s: no addresses", host)
+	a, err := r.lookup(ctx, host)
+	if err == nil && len(a.Addrs) == 0 {
+		err = &NotFoundError{Host: host}
 	}
 	r.mu.Lock()
-	if err == nil {
-		n.addrs, n.expires = addrs, r.now().Add(r.ttl)
-	} else if n.addrs != nil {
-		// Good enough for a while: not everybody has to wait for a name server
-		// that does not answer.
-		addrs, err = n.addrs, nil
-		n.expires = r.now().Add(min(r.ttl, staleFor))
+	n.asking = false
+	r.learnLocked(host, n, a, err)
+	r.tell(n) // unlocks
+}
+
+// learnLocked takes the outcome of a look-up.
+func (r *Resolver) learnLocked(host string, n *name, a Answer, err error) {
+	now, lim := r.now(), r.limits.Load()
+	var missing *NotFoundError
+	switch {
+	case err == nil:
+		ttl := bound(a.TTL, lim.Min, lim.Max)
+		n.addrs, n.err, n.learnt = a.Addrs, nil, now
+		n.expires = now.Add(ttl)
+		n.refresh = n.expires.Add(-min(ttl/10, 30*time.Second))
+	case errors.As(err, &missing):
+		n.addrs, n.err = nil, fmt.Errorf("%w: %w", ErrUnresolved, err)
+		n.expires = now.Add(bound(missing.TTL, lim.Min, min(lim.Max, notFoundMost)))
+	case n.addrs != nil && now.Sub(n.learnt) < staleMost:
+		r.keepLocked(n)
+	default:
+		n.addrs, n.err = nil, fmt.Errorf("%w: %s: %w", ErrUnresolved, host, err)
+		n.expires = now.Add(failedFor)
 	}
-	waiting := n.waiting
+}
+
+func bound(d, low, high time.Duration) time.Duration { return max(min(d, high), low) }
+
+// keepLocked makes an older answer good enough for a while: not everybody has to wait for a name server that does
+// not answer.
+func (r *Resolver) keepLocked(n *name) {
+	until := r.now().Add(staleFor)
+	if until.After(n.expires) {
+		n.expires = until
+	}
+	n.refresh = r.now().Add(staleFor / 10)
+}
+
+// settle gives those who have waited long enough the older answer; the look-up goes on.
+func (r *Resolver) settle(n *name) {
+	r.mu.Lock()
+	if n.asking && n.addrs != nil && len(n.waiting) > 0 && r.now().Sub(n.learnt) < staleMost {
+		r.keepLocked(n)
+		r.tell(n) // unlocks
+		return
+	}
+	r.mu.Unlock()
+}
+
+// tell delivers what is known to all who wait. It is called with the lock and gives it up.
+func (r *Resolver) tell(n *name) {
+	waiting, addrs, err := n.waiting, n.addrs, n.err
 	n.waiting = nil
 	r.mu.Unlock()
 	for _, deliver := range waiting {
@@ -123,18 +201,27 @@ func (r *Resolver) ask(host string, n *name) {
 	}
 }
 
-// evictLocked makes room for one more name by forgetting the one that was not
-// asked for the longest.
-func (r *Resolver) evictLocked() {
-	if len(r.names) < maxNames {
-		return
+// makeRoomLocked makes room for one more name by forgetting the one that was not asked for the longest. False: too
+// many are being looked up.
+func (r *Resolver) makeRoomLocked() bool {
+	if len(r.names) < maxAsking {
+		return true
 	}
+	asking := 0
 	var oldest string
 	var when time.Time
 	for host, n := range r.names {
-		if len(n.waiting) == 0 && (oldest == "" || n.asked.Before(when)) {
+		if n.asking {
+			asking++
+		} else if oldest == "" || n.asked.Before(when) {
 			oldest, when = host, n.asked
 		}
 	}
-	delete(r.names, oldest)
+	if asking >= maxAsking {
+		return false
+	}
+	if len(r.names) >= maxNames && oldest != "" {
+		delete(r.names, oldest)
+	}
+	return true
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 )
@@ -14,25 +15,58 @@ var (
 	second = []netip.Addr{netip.MustParseAddr("192.0.2.2")}
 )
 
-// a fake name server: each answer is given when the test sends it.
-type server struct{ answers chan answer }
+// rig is a resolver whose name server answers when the test says so, and whose clock the test sets.
+type rig struct {
+	*Resolver
+	answers chan answer
+
+	mu     sync.Mutex // guards what follows
+	clock  time.Time
+	alarms []func()
+}
 
 type answer struct {
 	addrs []netip.Addr
 	err   error
+	ttl   time.Duration
 }
 
-func (s server) lookup(context.Context, string) ([]netip.Addr, error) {
-	a := <-s.answers
-	return a.addrs, a.err
+func (r *rig) lookup(context.Context, string) (Answer, error) {
+	a := <-r.answers
+	return Answer{a.addrs, a.ttl}, a.err
 }
 
-func start() (*Resolver, server, *time.Time) {
-	s := server{make(chan answer)}
-	r := New(time.Minute, s.lookup)
-	now := time.Unix(1000, 0)
-	r.now = func() time.Time { return now }
-	return r, s, &now
+func (r *rig) advance(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.clock = r.clock.Add(d)
+}
+
+func start() *rig {
+	r := &rig{answers: make(chan answer), clock: time.Unix(1000, 0)}
+	r.Resolver = New(Limits{Min: time.Second, Max: time.Hour}, r.lookup)
+	r.now = func() time.Time {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.clock
+	}
+	r.after = func(_ time.Duration, f func()) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.alarms = append(r.alarms, f)
+	}
+	return r
+}
+
+// alarm runs what was to run later.
+func (r *rig) alarm() {
+	r.mu.Lock()
+	alarms := r.alarms
+	r.alarms = nil
+	r.mu.Unlock()
+	for _, f := range alarms {
+		f()
+	}
 }
 
 func post(f func()) bool { f(); return true }
@@ -40,12 +74,30 @@ func post(f func()) bool { f(); return true }
 // ask resolves host in the background and returns where the answer arrives.
 func ask(r *Resolver, host string) chan answer {
 	got := make(chan answer, 1)
-	r.Resolve(host, post, func(a []netip.Addr, err error) { got <- answer{a, err} })
+	r.Resolve(host, post, func(a []netip.Addr, err error) { got <- answer{addrs: a, err: err} })
 	return got
 }
 
+// know lets the resolver learn an answer.
+func (r *rig) know(t *testing.T, a answer) {
+	t.Helper()
+	got := ask(r.Resolver, "h")
+	r.answers <- a
+	if g := <-got; (g.err != nil) != (a.err != nil) {
+		t.Fatalf("got %v of %v", g, a)
+	}
+}
+
+func (r *rig) wantCached(t *testing.T, want []netip.Addr) {
+	t.Helper()
+	a, ok := r.Cached("h")
+	if ok != (want != nil) || ok && a[0] != want[0] {
+		t.Errorf("Cached: got %v %v, want %v", a, ok, want)
+	}
+}
+
 func TestLiteralsNeedNoLookup(t *testing.T) {
-	r, _, _ := start()
+	r := start()
 	for _, lit := range []string{"127.0.0.1", "::1", "::ffff:192.0.2.1"} {
 		a, ok := r.Cached(lit)
 		if !ok || len(a) != 1 || a[0].Is4In6() {
@@ -54,62 +106,146 @@ func TestLiteralsNeedNoLookup(t *testing.T) {
 	}
 }
 
-func TestAnswersAreRememberedForTheTTL(t *testing.T) {
-	r, s, now := start()
-	if _, ok := r.Cached("h"); ok {
-		t.Fatal("a name never asked for is known")
-	}
-	one, two := ask(r, "h"), ask(r, "h")
-	s.answers <- answer{addrs: first}
+func TestAnswersAreRememberedForTheirTTL(t *testing.T) {
+	r := start()
+	r.wantCached(t, nil)
+	one, two := ask(r.Resolver, "h"), ask(r.Resolver, "h")
+	r.answers <- answer{addrs: first, ttl: time.Minute}
 	for _, c := range []chan answer{one, two} {
 		if a := <-c; a.err != nil || a.addrs[0] != first[0] {
 			t.Errorf("got %v, want one look-up's answer for both", a)
 		}
 	}
-	if a, ok := r.Cached("h"); !ok || a[0] != first[0] {
-		t.Errorf("Cached: got %v %v", a, ok)
-	}
-	*now = now.Add(2 * time.Minute)
-	if _, ok := r.Cached("h"); ok {
-		t.Error("the answer outlived its TTL")
-	}
-	again := ask(r, "h")
-	s.answers <- answer{addrs: second}
-	if a := <-again; a.addrs[0] != second[0] {
-		t.Errorf("got %v, want the new answer", a)
-	}
+	r.wantCached(t, first)
+	r.advance(61 * time.Second)
+	r.wantCached(t, nil)
+	r.know(t, answer{addrs: second, ttl: time.Minute})
+	r.wantCached(t, second)
 }
 
-func TestAnOldAnswerOutlivesTheNameServer(t *testing.T) {
-	r, s, now := start()
-	got := ask(r, "h")
-	s.answers <- answer{addrs: first}
-	<-got
-	*now = now.Add(time.Hour)
-	got = ask(r, "h")
-	s.answers <- answer{err: errors.New("no answer")}
-	if a := <-got; a.err != nil || a.addrs[0] != first[0] {
-		t.Errorf("got %v, want the old answer", a)
-	}
-}
-
-func TestFailuresAreDelivered(t *testing.T) {
-	r, s, _ := start()
-	for _, a := range []answer{{err: errors.New("no such host")}, {}} {
-		got := ask(r, "h")
-		s.answers <- a
-		if a := <-got; a.err == nil {
-			t.Errorf("got %v, want an error", a)
+func TestATTLIsBounded(t *testing.T) {
+	for _, c := range []struct{ ttl, held, gone time.Duration }{
+		{0, 900 * time.Millisecond, 1100 * time.Millisecond},
+		{10 * 24 * time.Hour, 59 * time.Minute, 61 * time.Minute},
+	} {
+		r := start()
+		r.know(t, answer{addrs: first, ttl: c.ttl})
+		r.advance(c.held)
+		if a := r.names["h"]; r.now().After(a.expires) {
+			t.Errorf("a TTL of %v does not last for %v", c.ttl, c.held)
+		}
+		r.advance(c.gone - c.held)
+		if a := r.names["h"]; !r.now().After(a.expires) {
+			t.Errorf("a TTL of %v lasts for %v", c.ttl, c.gone)
 		}
 	}
 }
 
+// A name in use is looked up again before its answer expires, and nobody waits for that.
+func TestANameInUseIsRefreshed(t *testing.T) {
+	r := start()
+	r.know(t, answer{addrs: first, ttl: time.Minute})
+	r.advance(55 * time.Second)
+	r.wantCached(t, first)
+	r.wantCached(t, first) // and asks once only: the next answer is taken by that look-up
+	r.answers <- answer{addrs: second, ttl: time.Minute}
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if a, _ := r.Cached("h"); a[0] == second[0] {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the new answer is never used")
+		}
+	}
+	r.advance(50 * time.Second)
+	r.wantCached(t, second)
+}
+
+func TestAnOldAnswerOutlivesTheNameServer(t *testing.T) {
+	r := start()
+	r.know(t, answer{addrs: first, ttl: time.Minute})
+	r.advance(time.Hour)
+	got := ask(r.Resolver, "h")
+	r.answers <- answer{err: errors.New("no answer")}
+	if a := <-got; a.err != nil || a.addrs[0] != first[0] {
+		t.Errorf("got %v, want the old answer", a)
+	}
+	r.wantCached(t, first)
+	r.advance(2 * staleMost)
+	got = ask(r.Resolver, "h")
+	r.answers <- answer{err: errors.New("no answer")}
+	if a := <-got; !errors.Is(a.err, ErrUnresolved) {
+		t.Errorf("after two days: %v", a)
+	}
+}
+
+// A name server that says nothing lets nobody wait who could have an older answer.
+func TestNobodyWaitsForASilentNameServer(t *testing.T) {
+	r := start()
+	r.know(t, answer{addrs: first, ttl: time.Minute})
+	r.advance(time.Hour)
+	got := ask(r.Resolver, "h")
+	r.alarm()
+	if a := <-got; a.err != nil || a.addrs[0] != first[0] {
+		t.Errorf("got %v, want the old answer", a)
+	}
+	r.wantCached(t, first)
+	r.answers <- answer{addrs: second, ttl: time.Minute} // late, and learnt
+	for a, _ := r.Cached("h"); a[0] != second[0]; a, _ = r.Cached("h") {
+	}
+}
+
+// That a name does not exist is an answer: it takes an older one away, and holds for a while.
+func TestThatThereIsNoSuchNameIsRemembered(t *testing.T) {
+	r := start()
+	r.know(t, answer{addrs: first, ttl: time.Minute})
+	r.advance(time.Hour)
+	r.know(t, answer{err: &NotFoundError{Host: "h", TTL: time.Minute}})
+	r.wantCached(t, nil)
+	r.advance(59 * time.Second)
+	if a := <-ask(r.Resolver, "h"); !errors.Is(a.err, ErrUnresolved) {
+		t.Errorf("got %v without a look-up", a)
+	}
+	r.advance(2 * time.Second)
+	r.know(t, answer{addrs: second, ttl: time.Minute})
+}
+
+func TestFailuresAreDelivered(t *testing.T) {
+	r := start()
+	for _, a := range []answer{{err: errors.New("no such host")}, {}} {
+		got := ask(r.Resolver, "h")
+		r.answers <- a
+		if a := <-got; !errors.Is(a.err, ErrUnresolved) {
+			t.Errorf("got %v, want an error", a)
+		}
+		r.advance(time.Minute)
+	}
+}
+
 func TestNamesAreBounded(t *testing.T) {
-	r := New(time.Minute, func(context.Context, string) ([]netip.Addr, error) { return first, nil })
+	r := New(Limits{Max: time.Hour}, func(context.Context, string) (Answer, error) { return Answer{first, time.Hour}, nil })
 	for i := range maxNames + 10 {
 		<-ask(r, fmt.Sprint("host", i))
 	}
 	if n := len(r.names); n > maxNames {
 		t.Errorf("got %d names, want at most %d", n, maxNames)
+	}
+}
+
+func TestLookupsAreBounded(t *testing.T) {
+	gate := make(chan struct{})
+	r := New(Limits{Max: time.Hour}, func(context.Context, string) (Answer, error) { <-gate; return Answer{first, time.Hour}, nil })
+	var waiting []chan answer
+	for i := range maxAsking {
+		waiting = append(waiting, ask(r, fmt.Sprint("host", i)))
+	}
+	if a := <-ask(r, "one more"); !errors.Is(a.err, ErrUnresolved) {
+		t.Errorf("got %v", a)
+	}
+	close(gate)
+	for _, c := range waiting {
+		if a := <-c; a.err != nil {
+			t.Error(a.err)
+		}
 	}
 }
