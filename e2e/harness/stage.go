@@ -27,6 +27,11 @@ func Bearing() Option {
 	return All(Set("supervision.restart_budget", "6000"), Set("supervision.backoff_max", "10ms"), Set("supervision.flap_limit", "1000"))
 }
 
+// Tunnelling lets clients of this machine open tunnels to it by CONNECT.
+func Tunnelling() Option {
+	return All(Set("forward.allow", "127.0.0.1"), Set("forward.to", "127.0.0.1"), Set("forward.connect_ports", "1-65535"))
+}
+
 // Race says that the stories, and what they test, run under the race detector.
 func Race() bool { return raceEnabled }
 
@@ -40,7 +45,7 @@ func SetStage(t testing.TB, mix witness.Mix, o witness.Options, opts ...Option) 
 	}
 	t.Cleanup(func() { origin.Close() })
 	s := &Stage{t: t, Origin: origin}
-	s.Trafficd = Start(t, append([]Option{Bearing(), Args("--map", "/="+origin.URL())}, opts...)...)
+	s.Trafficd = Start(t, append([]Option{Bearing(), Tunnelling(), Args("--map", "/="+origin.URL())}, opts...)...)
 	s.Crew = witness.NewCrew(mix, s.options(o))
 	return s
 }

@@ -43,6 +43,9 @@ var settings = []string{
 	"TRAFFICD_SUPERVISION_BACKOFF_MAX=10ms",
 	"TRAFFICD_SUPERVISION_FLAP_LIMIT=1000",
 	"TRAFFICD_CACHE_DISK_SIZE=64MiB",
+	"TRAFFICD_FORWARD_ALLOW=127.0.0.1",
+	"TRAFFICD_FORWARD_TO=127.0.0.1",
+	"TRAFFICD_FORWARD_CONNECT_PORTS=1-65535",
 }
 
 // startInstance starts an instance in front of the origin and waits until it

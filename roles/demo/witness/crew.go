@@ -55,7 +55,7 @@ func Everybody() Mix {
 	return Mix{
 		KeepAlive: 3, NewConn: 1, Download: 2, Plain: 1, FromChunked: 1, FromClose: 1, Range: 1, Pipeline: 1, Dribble: 2,
 		Upload: 1, UploadChunked: 1, Expect: 1, Early: 1, Tunnel: 2, Idle: 20, ProbeNew: 1, ProbeKept: 1, Conditional: 1,
-		Collapsed: 4,
+		Collapsed: 4, Connect: 2,
 	}
 }
 

@@ -26,6 +26,7 @@ const (
 	ProbeKept                 // the same on one connection
 	Conditional               // If-None-Match, revalidation and HEAD
 	Collapsed                 // all of them together ask for one slow object after the other
+	Connect                   // the same as Tunnel, through a tunnel by CONNECT to the origin
 	numKinds
 
 	// OriginSide is the kind of the failures that no client sees: what the origin got
@@ -38,7 +39,7 @@ var names = [...]string{
 	FromChunked: "chunked", FromClose: "until close", Range: "ranges", Pipeline: "pipelined", Dribble: "dribbled heads",
 	Upload: "uploads", UploadChunked: "chunked uploads", Expect: "100-continue", Early: "early answers",
 	Tunnel: "tunnels", Idle: "idle", ProbeNew: "probe, new", ProbeKept: "probe, kept", Conditional: "conditional",
-	Collapsed: "collapsed", OriginSide: "origin",
+	Collapsed: "collapsed", Connect: "CONNECT", OriginSide: "origin",
 }
 
 func (k Kind) String() string { return names[k] }
@@ -73,4 +74,5 @@ var lives = [numKinds]func(*Client, context.Context){
 	ProbeKept:     func(k *Client, ctx context.Context) { k.runProbe(ctx) },
 	Conditional:   (*Client).runConditional,
 	Collapsed:     (*Client).runCollapsed,
+	Connect:       (*Client).runConnect,
 }

@@ -249,6 +249,9 @@ func (o *Origin) breakOff() {
 // answer answers the request; an error is the connection's.
 func (o *Origin) answer(w *wire, r *request) (keep bool, err error) {
 	switch {
+	case r.method == "CONNECT" && r.target == o.Addr(): // nobody stands between us and the client
+		_, err = io.WriteString(w, "HTTP/1.1 200 Witness\r\n\r\n")
+		return true, err
 	case strings.HasPrefix(r.target, objectPath) && (r.method == "GET" || r.method == "HEAD"):
 		return o.serveObject(w, r)
 	case strings.HasPrefix(r.target, sinkPath) && (r.method == "POST" || r.method == "PUT"):

@@ -15,21 +15,74 @@ func (k *Client) runTunnel(ctx context.Context) {
 		content := Body{k.opts.Seed, k.number()}
 		target := fmt.Sprintf("%s%d", echoPath, content.Object)
 		return k.exchange("tunnel "+target, func(w *wire) (bool, error) {
-			text := head("GET", target, "Upgrade: "+protocol, "Connection: Upgrade")
-			if _, err := io.WriteString(w, text); err != nil {
-				return false, err
-			}
-			a, err := readAnswer(w.in, "GET")
-			if err != nil {
-				return false, fmt.Errorf("in place of 101: %s", explain(err))
-			}
-			if err := checkUpgrade(a, content.Object); err != nil {
+			if _, err := io.WriteString(w, upgrade(target)); err != nil {
 				return false, err
 			}
 			// What is left to see afterwards, the end, is seen already.
-			return false, k.talk(ctx, w, content)
+			return false, k.inTunnel(ctx, w, content)
 		})
 	})
+}
+
+// runConnect opens one tunnel to the origin after the other, and in each one like runTunnel's. The request that
+// is for the origin comes in half of them before the answer to that for the tunnel.
+func (k *Client) runConnect(ctx context.Context) {
+	k.repeat(ctx, func() bool {
+		content := Body{k.opts.Seed, k.number()}
+		inside := upgrade(fmt.Sprintf("%s%d", echoPath, content.Object))
+		to, early := k.opts.Origin.Addr(), k.rng.IntN(2) == 0
+		return k.exchange("CONNECT "+to, func(w *wire) (bool, error) {
+			text := "CONNECT " + to + " HTTP/1.1\r\nHost: " + to + "\r\n\r\n"
+			if early {
+				text += inside
+			}
+			if _, err := io.WriteString(w, text); err != nil {
+				return false, err
+			}
+			a, err := readAnswer(w.in, "CONNECT")
+			if err != nil {
+				return false, fmt.Errorf("in place of 200: %s", explain(err))
+			}
+			if err := checkConnect(a); err != nil {
+				return false, err
+			}
+			if !early {
+				if _, err := io.WriteString(w, inside); err != nil {
+					return false, err
+				}
+			}
+			return false, k.inTunnel(ctx, w, content)
+		})
+	})
+}
+
+func upgrade(target string) string {
+	return head("GET", target, "Upgrade: "+protocol, "Connection: Upgrade")
+}
+
+// checkConnect wants a tunnel, and nothing that would be a body (RFC 9110 section 9.3.6).
+func checkConnect(a *answer) error {
+	switch {
+	case a.status != 200:
+		return fmt.Errorf("status %d in place of 200", a.status)
+	case len(a.interim) > 0:
+		return fmt.Errorf("interim responses %d", a.interim)
+	case len(a.fields.all("Content-Length"))+len(a.fields.all("Transfer-Encoding")) > 0:
+		return fmt.Errorf("the answer to a CONNECT has a body: %v", a.fields)
+	}
+	return checkNames(a.fields)
+}
+
+// inTunnel reads the origin's 101, and then talks.
+func (k *Client) inTunnel(ctx context.Context, w *wire, content Body) error {
+	a, err := readAnswer(w.in, "GET")
+	if err != nil {
+		return fmt.Errorf("in place of 101: %s", explain(err))
+	}
+	if err := checkUpgrade(a, content.Object); err != nil {
+		return err
+	}
+	return k.talk(ctx, w, content)
 }
 
 func checkUpgrade(a *answer, object uint64) error {
