@@ -125,8 +125,11 @@ func (o *Options) large(n int) Object {
 // asking is an object that is stored but has to be asked about each time.
 func (o *Options) asking() Object { return Object{Number: 201, Size: 5000, MaxAge: Revalidate} }
 
+// behind is an object that is served stale while it is asked about.
+func (o *Options) behind() Object { return Object{Number: 202, Size: 70_000, MaxAge: Behind} }
+
 func (o *Options) cached() []Object {
-	all := []Object{o.asking()}
+	all := []Object{o.asking(), o.behind()}
 	for n := range smallObjects {
 		all = append(all, o.small(n))
 	}

@@ -46,7 +46,7 @@ func (k *Client) runRange(ctx context.Context) {
 }
 
 // runConditional goes through what a validator can bring: a 304 from a fresh
-// object and from one that has to be asked about, the whole when the validator
+// object and from one that has to be asked about, one that is asked about afterwards, the whole when the validator
 // is another one's, and heads only.
 func (k *Client) runConditional(ctx context.Context) {
 	steps := []struct {
@@ -57,6 +57,7 @@ func (k *Client) runConditional(ctx context.Context) {
 	}{
 		{"GET", k.hot, func(o Object) string { return "If-None-Match: " + o.ETag() }, 304},
 		{"GET", k.opts.asking, nil, 200},
+		{"GET", k.opts.behind, nil, 200},
 		{"HEAD", k.hot, nil, 200},
 		{"GET", k.hot, func(Object) string { return `If-None-Match: "other", W/"another"` }, 200},
 		{"GET", k.opts.asking, func(o Object) string { return "If-None-Match: " + o.ETag() }, 304},

@@ -28,14 +28,17 @@ type Object struct {
 	Number  uint64
 	Size    int64 // bytes
 	Framing Framing
-	MaxAge  int           // seconds; 0: no-store; Revalidate: stored, and to be asked about each time
+	MaxAge  int           // seconds; 0: no-store; or one of those below
 	Rate    int           // bytes a second that the origin sends; 0: as fast as it can
 	Delay   time.Duration // before the answer's head, in whole milliseconds
 	Hints   bool          // 103 Early Hints before the answer (RFC 8297)
 }
 
-// Revalidate as a MaxAge makes the origin answer with no-cache.
-const Revalidate = -1
+// Values of MaxAge that stand for other directives.
+const (
+	Revalidate = -1 // no-cache
+	Behind     = -2 // stale after a second, and asked about behind the client's back for a day
+)
 
 // objectPath is what the targets of objects begin with.
 const objectPath = "/object/"
@@ -53,6 +56,8 @@ func (o Object) cacheControl() string {
 	switch {
 	case o.MaxAge == Revalidate:
 		return "no-cache"
+	case o.MaxAge == Behind:
+		return "max-age=1, stale-while-revalidate=86400"
 	case o.MaxAge > 0:
 		return fmt.Sprintf("max-age=%d", o.MaxAge)
 	}

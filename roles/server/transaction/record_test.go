@@ -175,3 +175,22 @@ func TestAFetchWithoutItsLeaderIsNotFollowed(t *testing.T) {
 		t.Errorf("it is %v", next.f.progress)
 	}
 }
+
+// What is stored of a response is not all that its leader may have of it. The server dies before the leader's reply is
+// rendered.
+func TestTheLeaderKeepsItsOwnLines(t *testing.T) {
+	const all, stored = "A: 1\r\nSet-Cookie: a=b\r\n", "A: 1\r\n"
+	e := newEstate(t)
+	f := &fetch{env: e.env(t, 1, nil), progress: open, head: responseHead{status: 200, length: 5, shared: true}}
+	f.key = f.env.Store.KeyOf([]byte("http"), []byte("example.com"), []byte("/"), nil)
+	f.head.own = f.keepLines([]byte(all))
+	w, err := f.env.Cache.Create(f.key, &cache.Meta{Status: 200}, nil, nil, []byte(stored), 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.w, f.writing, f.head.lines = w, true, w.Head()
+	f.note(custody.StepOpened)
+	if got := e.after(t, f).f.head; string(got.own) != all || string(got.lines) != stored {
+		t.Errorf("the leader gets %q, others get %q", got.own, got.lines)
+	}
+}
