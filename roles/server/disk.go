@@ -126,10 +126,16 @@ func (s *Server) openDisk(c *config.Config, pid int, start uint64) (seed [2]uint
 		return seed
 	}
 	s.disk = d
-	if pid == 0 {
-		d.Warm() // nobody waits for us yet
-	} else {
-		go d.Warm() // it is warm: the server before this one has used it
+	warmed := make(chan struct{})
+	go func() {
+		d.WarmUp()
+		close(warmed)
+	}()
+	if pid == 0 && !d.Warm() { // nobody waits for us yet
+		select {
+		case <-warmed:
+		case <-time.After(warmWait):
+		}
 	}
 	s.log.Debug().Str("directory", dir).Int64("bytes", size).Dur("took", time.Since(began)).Msg("cache on disk opened")
 	return d.Seed()
@@ -141,6 +147,10 @@ const (
 	lockWaitCold = 2 * time.Second
 	lockWaitWarm = 20 * time.Millisecond
 )
+
+// warmWait is how long a server that is started waits for an index that is not in memory yet, after the
+// machine was. Until it is nothing is found on disk.
+const warmWait = 50 * time.Millisecond
 
 // openPatiently opens the store, and waits a little for who has it to let go of it.
 func openPatiently(o disk.Options, cold bool) (*disk.Store, error) {

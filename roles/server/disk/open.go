@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -76,6 +77,7 @@ func (f *files) open(o Options) (*Store, error) {
 	}
 	s := newStore(storeFile{f.store}, h, x, o, found && !good)
 	s.files = f
+	s.warm.Store(resident(f.memory))
 	return s, nil
 }
 
@@ -246,14 +248,34 @@ func bootID() (id [16]byte) {
 	return [16]byte(raw)
 }
 
-// Warm brings the index into memory and, where the limits allow, keeps it there, so that no look-up waits for the disk.
-func (s *Store) Warm() {
-	if s.files == nil {
-		return
+// Warm reports whether the index is in memory, so that no look-up waits for the disk. It is where the machine has
+// not been started anew meanwhile. Until it is, nothing is found.
+func (s *Store) Warm() bool { return s.warm.Load() }
+
+// WarmUp brings the index into memory and, where the limits allow, keeps it there. It takes time.
+func (s *Store) WarmUp() {
+	if s.files != nil {
+		_ = unix.Madvise(s.files.memory, unix.MADV_POPULATE_READ) // kernels before 5.14: it comes when it is used
+		_ = unix.Mlock(s.files.memory)                            // within RLIMIT_MEMLOCK only
 	}
-	m := s.files.memory
-	_ = unix.Madvise(m, unix.MADV_POPULATE_READ) // kernels before 5.14: it comes when it is used
-	_ = unix.Mlock(m)                            // within RLIMIT_MEMLOCK only
+	s.warm.Store(true)
+}
+
+// residentSamples is how many pages of an index are looked at to tell whether it is in memory.
+const residentSamples = 128
+
+// resident reports whether a mapping seems to be in memory.
+func resident(mem []byte) bool {
+	pages := len(mem) / pageSize
+	var in [1]byte
+	for i := range min(pages, residentSamples) {
+		page := &mem[i*pages/residentSamples%pages*pageSize]
+		_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(page)), pageSize, uintptr(unsafe.Pointer(&in)))
+		if errno != 0 || in[0]&1 == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // LockDescriptors are those that hold the lock: a keeper that shares the descriptor table closes them when

@@ -238,7 +238,7 @@ func ramOf(t *testing.T) []byte {
 func TestPowerCuts(t *testing.T) {
 	ram := ramOf(t)
 	hits, cuts := 0, 0
-	for seed := range uint64(roundsOf(120)) {
+	for seed := range uint64(roundsOf(80)) {
 		ok := t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed, ram)
 			for range 1 + w.rng.IntN(5) {
@@ -276,7 +276,7 @@ func TestPowerCuts(t *testing.T) {
 // written, and next to nothing is missing.
 func TestKills(t *testing.T) {
 	ram := ramOf(t)
-	for seed := range uint64(roundsOf(60)) {
+	for seed := range uint64(roundsOf(40)) {
 		ok := t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed, ram)
 			for range 1 + w.rng.IntN(6) {

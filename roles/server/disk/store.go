@@ -37,6 +37,7 @@ type Store struct {
 	ended   sync.WaitGroup
 	closing sync.Once
 	closed  atomic.Bool
+	warm    atomic.Bool // the index is in memory
 	dirty   atomic.Bool // written since the last sync
 	lost    atomic.Bool // something was not written that memory has
 }
@@ -60,8 +61,8 @@ type Options struct {
 
 // What the tier does on its own, and how often.
 const (
-	batchDelay = 5 * time.Millisecond   // between two looks into the backlog
-	linger     = 10                     // such looks for nothing before the writer sleeps
+	batchDelay = 10 * time.Millisecond  // between two looks into the backlog
+	linger     = 5                      // such looks for nothing before the writer sleeps
 	syncEvery  = 2 * time.Second        // what was written is flushed that often
 	goneWait   = time.Second            // for a predecessor's last write
 	pauseMin   = time.Second            // after several failed writes
@@ -88,6 +89,7 @@ func newStore(dev device, h storeHeader, x *index, o Options, rebuilds bool) *St
 		x.hdr.state.Store(indexUsed)
 	}
 	s := &Store{opts: o, header: h, dev: dev, index: x, backlog: newBacklog(), stop: make(chan struct{})}
+	s.warm.Store(true)
 	s.write.init(s)
 	s.scan.init(s, rebuilds)
 	s.reads = newReaders(s)
@@ -147,10 +149,7 @@ func (s *Store) Removed(k cache.Key) {
 
 // Has reports whether a response for k may be here. It reads memory only.
 func (s *Store) Has(k cache.Key) bool {
-	if s.closed.Load() {
-		return false
-	}
-	return s.index.has(k)
+	return s.warm.Load() && !s.closed.Load() && s.index.has(k)
 }
 
 // Sync waits until what was published and removed so far is on the medium.
