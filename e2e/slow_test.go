@@ -216,16 +216,17 @@ func (discard) Write(b []byte) (int, error) { return len(b), nil }
 // then those whose request does not come. Nobody can keep the others out by being there.
 func TestRoomForThoseWhoAsk(t *testing.T) {
 	t.Parallel()
-	for _, crowd := range []struct{ name, begin string }{
-		{"idle between requests", harness.Request("GET", "/hit", "")},
-		{"connected and silent", ""},
-		{"a head that stops", "GET /hit HTTP/1.1\r\nHost: loc"},
-		{"a body that stops", "POST /sink HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf"},
+	for _, crowd := range []struct{ name, begin, threads string }{
+		{"idle between requests", harness.Request("GET", "/hit", ""), "1"},
+		{"idle on two loops", harness.Request("GET", "/hit", ""), "2"},
+		{"connected and silent", "", "2"},
+		{"a head that stops", "GET /hit HTTP/1.1\r\nHost: loc", "1"},
+		{"a body that stops", "POST /sink HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf", "1"},
 	} {
 		t.Run(crowd.name, func(t *testing.T) {
 			t.Parallel()
-			p, _ := proxy(t, map[string]harness.Handler{"/hit": harness.Reply(200, "hit", "Cache-Control: max-age=600"), "": echo},
-				harness.Set("limits.connections", "64"))
+			o := harness.NewOrigin(t, harness.Routes(map[string]harness.Handler{"/hit": harness.Reply(200, "hit", "Cache-Control: max-age=600"), "": echo}))
+			p := harness.Start(t, harness.Map("/", o), harness.Set("limits.connections", "64"), harness.Args("--threads", crowd.threads))
 			server := p.PID(harness.Server)
 			p.Client().Get("/hit").Expect(200, "hit")
 			never := func(*net.TCPConn) error { return nil }

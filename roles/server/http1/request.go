@@ -171,6 +171,9 @@ func (r *Request) parseVersion(b []byte, i int) (int, *Error) {
 func versionFault(b []byte) *Error {
 	const form = "HTTP/d.d\r\n"
 	for i, c := range b {
+		if i == len(http11) && b[5] != '1' {
+			break // what follows says nothing: it is the same however it is cut
+		}
 		if matches(form[i], c) {
 			continue
 		}

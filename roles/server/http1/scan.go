@@ -32,16 +32,16 @@ func emptyLine(b []byte) bool {
 	return len(b) == 0 || b[len(b)-1] == '\n'
 }
 
-// maxEmptyLines bounds what a client may send before a request line. RFC 9112
+// MaxEmptyLines bounds what a client may send before a request line. RFC 9112
 // §2.2 asks to ignore at least one.
-const maxEmptyLines = 4
+const MaxEmptyLines = 4
 
 // SkipEmptyLines returns the length of the empty lines (CRLF only) that buf
 // begins with, at most four. Call it where a request is to begin, and count from
 // there again when more bytes have arrived, so that the bound holds.
 func SkipEmptyLines(buf []byte) int {
 	n := 0
-	for n < 2*maxEmptyLines && len(buf) >= n+2 && buf[n] == '\r' && buf[n+1] == '\n' {
+	for n < 2*MaxEmptyLines && len(buf) >= n+2 && buf[n] == '\r' && buf[n+1] == '\n' {
 		n += 2
 	}
 	return n

@@ -17,6 +17,14 @@
 // numbers mean is its record (record.go, noted by Session.note before anything is received or
 // sent), and resume.go makes the session again from the record and the kernel's counters (package custody).
 //
+// # Who is slow
+//
+// A head has a time limit as a whole. A body, and the taking of a reply, must keep up a least rate while they
+// are waited for (pace.go): one account each, looked at only where a wait begins or ends, so that what
+// never waits pays nothing. When there is no place left for another connection, sessions that do not use theirs are
+// closed (room.go). A successor begins all of this anew: a death is worth one time limit to a slow
+// client, and no more. A turn of the loop is bounded however much has come (maxSteps, maxTurn).
+//
 // Trailer sections of requests are checked and dropped (RFC 9110 §6.5.1).
 //
 // Invariants: one transaction at a time, so pipelined requests are answered in

@@ -25,15 +25,14 @@ func (s *Session) receiveHead() bool {
 	if s.scan == (http1.HeadScan{}) {
 		// Nearly every head comes in one piece: parse first, and look for its
 		// end only when that fails.
-		if !s.blanks {
-			s.lo += http1.SkipEmptyLines(buf[s.lo:s.hi])
-			if s.hi-s.lo == 1 && buf[s.lo] == '\r' {
-				return s.receiveMore() // half an empty line
-			}
-			s.blanks = true
+		if s.blanks < http1.MaxEmptyLines {
+			s.skipEmptyLines(buf[s.lo:s.hi])
 			if s.lo == s.hi {
 				s.phase = phaseIdle // no request yet
 				return true
+			}
+			if s.hi-s.lo == 1 && buf[s.lo] == '\r' {
+				return s.receiveMore() // half an empty line
 			}
 		}
 		if s.begin(buf[s.lo:s.hi]) {
@@ -51,6 +50,14 @@ func (s *Session) receiveHead() bool {
 		return true
 	}
 	return s.receiveMore()
+}
+
+// skipEmptyLines goes past the empty lines that b begins with, as far as they may stand before a
+// request, in however many pieces they come.
+func (s *Session) skipEmptyLines(b []byte) {
+	n := min(http1.SkipEmptyLines(b), 2*int(http1.MaxEmptyLines-s.blanks))
+	s.lo += n
+	s.blanks += uint8(n / 2)
 }
 
 // receiveMore receives what a head lacks. It reports whether something came.
@@ -158,7 +165,7 @@ func (s *Session) begin(b []byte) bool {
 	}
 	s.work = w
 	s.remember()
-	s.scan, s.blanks = http1.HeadScan{}, false
+	s.scan, s.blanks = http1.HeadScan{}, 0
 	if err != nil {
 		s.refuse(err)
 		return true

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"trafficd/eventloop"
+	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/transaction"
 )
@@ -28,7 +29,7 @@ func newHost(t *testing.T) *Host {
 	var settings atomic.Pointer[transaction.Settings]
 	settings.Store(&transaction.Settings{Via: "t"})
 	return &Host{
-		Loop: l, Arena: a, Env: &transaction.Env{Loop: l, Arena: a, Settings: &settings},
+		Loop: l, Arena: a, Env: &transaction.Env{Loop: l, Arena: a, Settings: &settings, Stats: &stats.Row{}},
 		Limits: &Limits{Header: time.Minute, Idle: time.Minute}, Stats: &counter{}, Closed: func() {},
 	}
 }

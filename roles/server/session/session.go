@@ -47,7 +47,7 @@ type Session struct {
 	lo, hi int
 	base   uint64 // number in the client's stream of the page's first byte
 	scan   http1.HeadScan
-	blanks bool // the empty lines before this request have been skipped
+	blanks uint8 // empty lines skipped before this request
 	// readable: the kernel may have more than we took. Events are
 	// edge-triggered, so this is remembered.
 	readable bool

@@ -21,6 +21,16 @@
 // What is stale may be served while a fetch that nobody waits for validates it, or in place
 // of an error (stale.go). Every reply that the cache had a part in says so in Cache-Status (status.go).
 //
+// # What an origin is sent
+//
+// No byte of a client's framing goes on. A request is written anew in one form (appendRequest): method as it
+// came; target in origin-form, without dot segments; HTTP/1.1; one Host, in small letters and
+// without the default port; then the client's end-to-end fields, each as "name: value"; one X-Forwarded-For, with
+// the client's address at its end; our Via at the end of those received; Content-Length in decimal, or
+// "chunked" with chunks of our own, or neither. Values may hold obs-text, nothing else that is
+// not printable. Trailer sections are checked and dropped, both ways. Which of the client's fields are not passed on,
+// or are part of the cache's key, is in trust.go. A response is written anew likewise, by the session.
+//
 // Invariants: a transaction belongs to one loop; a Reply, once given, does not
 // change; a body that was begun is either ended or seen to fail, never cut
 // short in silence; nothing is stored of which it is not certain that it may be.
