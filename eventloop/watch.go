@@ -139,6 +139,18 @@ func (l *Loop) Remove(w *Watch) error {
 	return nil
 }
 
+// Pass makes to the watch of from's descriptor, with the handler h and the same interest: without a system call, and
+// without an event being missed. from is not active afterwards; to must not be before. Loop only.
+func (l *Loop) Pass(from, to *Watch, h Handler) {
+	l.checkOwner("Pass")
+	if from.loop != l || to.loop != nil {
+		panic("eventloop: Pass from a watch that is not active on this loop, or to one that is")
+	}
+	*to = Watch{loop: l, handler: h, number: from.number, want: from.want}
+	l.places[to.FD()].watch = to
+	from.loop, from.handler = nil, nil
+}
+
 // Forget is Remove without the system call, for a descriptor that the caller is about to
 // close and that has no duplicate, here or in another process: the kernel forgets a
 // registration with the last descriptor of its open file, not with this one

@@ -465,3 +465,31 @@ func accept(t testing.TB, ln int) int {
 	t.Cleanup(func() { unix.Close(fd) })
 	return fd
 }
+
+// A watch can be passed on: the same descriptor and interest, another memory and handler.
+func TestPass(t *testing.T) {
+	l := start(t, eventloop.Options{})
+	fd := silent(t)
+	var from, to eventloop.Watch
+	called := make(chan *eventloop.Watch, 1)
+	on(t, l, func() {
+		check(t, l.Watch(&from, fd, eventloop.Readable|eventloop.Edge, onEvent(func(*eventloop.Watch, eventloop.Event) {
+			t.Error("the former handler was called")
+		})))
+		l.Pass(&from, &to, onEvent(func(w *eventloop.Watch, _ eventloop.Event) { called <- w }))
+		if from.Active() || !to.Active() || to.FD() != fd {
+			t.Errorf("from is active: %v, to is: %v, with descriptor %d", from.Active(), to.Active(), to.FD())
+		}
+	})
+	must(t, raise(fd))
+	if w := await(t, called, "the event"); w != &to {
+		t.Error("the handler was called with another watch")
+	}
+	on(t, l, func() { check(t, l.Remove(&to)) })
+}
+
+// raise makes a counter readable.
+func raise(fd int) error {
+	_, err := unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	return err
+}

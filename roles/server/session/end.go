@@ -41,6 +41,9 @@ func (s *Session) nextRequest() {
 	}
 	s.endWork()
 	s.releaseIn()
+	if s.in == 0 {
+		s.host.idled(s)
+	}
 }
 
 // endWork gives back what only a request in progress needs, once nothing notes it

@@ -66,6 +66,7 @@ type Host struct {
 	Draining bool
 
 	sessions list
+	asleep   dormants
 	spare    []*Session // closed, for reuse
 	works    []*work    // likewise
 	entry    accesslog.Entry
@@ -81,13 +82,17 @@ func (h *Host) Drain() {
 		}
 		s = next
 	}
+	for _, s := range h.wakeOldest(h.asleep.n) {
+		s.close()
+	}
 }
 
 // Sessions returns the number of open sessions.
-func (h *Host) Sessions() int { return h.sessions.n }
+func (h *Host) Sessions() int { return h.sessions.n + h.asleep.n }
 
 // CloseAll ends every session, whatever it is doing.
 func (h *Host) CloseAll() {
+	h.wakeOldest(h.asleep.n)
 	for h.sessions.head != nil {
 		h.sessions.head.abort()
 	}

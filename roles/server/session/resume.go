@@ -46,12 +46,14 @@ type Fate struct {
 // ResumeIdle makes the session of a connection on which nothing is in progress, and begins to
 // wait for it. What has come meanwhile is reported at once, so nothing is asked of the socket.
 func (h *Host) ResumeIdle(fd int, slot *queue.Slot) {
+	if h.addDormant(fd, slot) == nil {
+		return
+	}
 	s := h.takeSession()
 	s.fd, s.served = fd, 1
 	s.entry.Slot, s.entry.FD = slot, fd
 	h.sessions.push(s)
-	s.limit.Set(h.Limits.Idle)
-	s.listen()
+	s.abort()
 }
 
 // Resume makes the session of a connection that something is in progress on. An error says

@@ -23,9 +23,17 @@ type victim struct {
 }
 
 // MakeRoom closes up to n sessions that hold their places without using them, and reports how many.
-// It looks at all of them, so it is meant for when there is none left: what it costs is
+// Those that sleep are the oldest of the idle ones. It looks at all of the others, so it is meant for when there is none left: what it costs is
 // shared by the n that come in their places.
 func (h *Host) MakeRoom(n int) (closed int) {
+	for _, s := range h.wakeOldest(n) {
+		s.abort()
+		h.Stats.Evicted()
+		closed++
+	}
+	if n -= closed; n == 0 {
+		return closed
+	}
 	var victims []victim
 	now := h.Loop.Now()
 	for s := h.sessions.head; s != nil; s = s.next {
