@@ -75,11 +75,16 @@ func (a *Arena) open(l location) (Object, bool) {
 		return Object{}, false
 	}
 	h := a.store.header(l)
-	if h.flags.Load()&flagComplete == 0 || !a.pinBody(l, h, (*segmentHeader).serves) {
+	flags := h.flags.Load()
+	if flags&flagComplete == 0 || !a.pinBody(l, h, (*segmentHeader).serves) {
 		a.unpin(l)
 		return Object{}, false
 	}
-	return Object{arena: a, hdr: h, loc: l}, true
+	o := Object{arena: a, hdr: h, loc: l}
+	if flags&flagSoftened != 0 {
+		o.soft = h.softMeta()
+	}
+	return o, true
 }
 
 // pinServing pins l's segment if its entry is still good. The pin comes before the

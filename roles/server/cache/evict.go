@@ -128,7 +128,7 @@ func (s *Store) forward(l location, h *objectHeader, need, class uint32) bool {
 	}
 	to, n := s.take(k, need)
 	r := recordOf(h)
-	r.flags = cool(h.flags.Load(), class) & (hitMask | flagOnDisk)
+	r.flags = cool(h.flags.Load(), class) & flagsMoved
 	c := s.writeRecord(to, r, n)
 	size := int64(h.committed.Load())
 	body := s.bytesAt(to, n)[alignUp(r.size(), granule):]
@@ -136,11 +136,7 @@ func (s *Store) forward(l location, h *objectHeader, need, class uint32) bool {
 		off += int64(copy(body[off:], s.fragmentAt(h, off)))
 	}
 	s.complete(to, c, size)
-	mu := s.shard(h.key)
-	mu.Lock()
-	moved := s.swap(s.set(h.key), l, to)
-	mu.Unlock()
-	if moved {
+	if s.moveEntry(l, h, to, c) {
 		s.super.forwarded.Add(1)
 		s.tellMoved(to, c)
 	}

@@ -5,13 +5,12 @@ import (
 	"sync"
 )
 
-func (s *Store) set(k Key) *indexSet {
-	return &s.sets[uint32(k.low())&uint32(len(s.sets)-1)]
-}
+// place is the number of k's set.
+func (s *Store) place(k Key) uint32 { return uint32(k.low()) & uint32(len(s.sets)-1) }
 
-func (s *Store) shard(k Key) *sync.Mutex {
-	return &s.shards[uint32(k.low())&uint32(len(s.sets)-1)%shardCount].Mutex
-}
+func (s *Store) set(k Key) *indexSet { return &s.sets[s.place(k)] }
+
+func (s *Store) shard(k Key) *sync.Mutex { return &s.shards[s.place(k)%shardCount].Mutex }
 
 // put writes an entry into way i of a set whose shard the caller has locked. A reader
 // or a death between the stores finds the way empty, or pairs a tag with a location
@@ -46,15 +45,21 @@ func (s *Store) discount(l location) {
 // publish makes the record at l, pinned by the caller, findable. It replaces the alternate with the same
 // vary block, or part of it with the same first byte, in one store; otherwise it takes a way: an empty or dead one, the key's oldest
 // alternate when there are too many, or the oldest of the set. With only set, nothing but that location
-// is replaced, and false says that it was not there.
-func (a *Arena) publish(l location, h *objectHeader, only location) bool {
+// is replaced, and ErrSuperseded says that it was not there.
+func (a *Arena) publish(l location, h *objectHeader, only location) error {
 	s := a.store
 	mu := s.shard(h.key)
 	mu.Lock()
 	defer mu.Unlock()
+	if s.Outrun(h.meta.Born, h.uri(), h.headBlock()) {
+		return ErrPurged
+	}
 	set := s.set(h.key)
 	if only != 0 {
-		return s.swap(set, only, l)
+		if !s.swap(set, only, l) {
+			return ErrSuperseded
+		}
+		return nil
 	}
 	v := a.survey(set, h)
 	switch {
@@ -69,7 +74,7 @@ func (a *Arena) publish(l location, h *objectHeader, only location) bool {
 	default:
 		s.takeWay(set, &v, h.key.tag(), l)
 	}
-	return true
+	return nil
 }
 
 // takeWay enters l in a way of its own. The caller has locked the shard.
@@ -105,6 +110,18 @@ func (s *Store) swap(set *indexSet, from, to location) bool {
 		return true
 	}
 	return false
+}
+
+// moveEntry has the index lead to the copy c at to instead of to h at from, which may have been softened since it was
+// copied. False: it does not lead there any more.
+func (s *Store) moveEntry(from location, h *objectHeader, to location, c *objectHeader) bool {
+	mu := s.shard(h.key)
+	mu.Lock()
+	defer mu.Unlock()
+	if h.flags.Load()&flagSoftened != 0 {
+		c.soften(int64(h.softened.Load()) * 1e9)
+	}
+	return s.swap(s.set(h.key), from, to)
 }
 
 // survey is what publish needs to know of a set; -1 means no such way.

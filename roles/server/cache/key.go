@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 )
@@ -42,6 +43,20 @@ func (s *Store) KeyOf(scheme, host, path, query []byte) Key {
 	}
 	return h.sum()
 }
+
+// keyOfURI is the key of what AppendURI made, without anything beyond it.
+func (s *Store) keyOfURI(uri []byte) Key {
+	host, path, query := uri, []byte(nil), []byte(nil)
+	if i := bytes.IndexByte(uri, '/'); i >= 0 {
+		host, path = uri[:i], uri[i:]
+	}
+	if i := bytes.IndexByte(path, '?'); i >= 0 {
+		path, query = path[:i], path[i:]
+	}
+	return s.KeyOf(schemeHTTP, host, path, query)
+}
+
+var schemeHTTP = []byte("http")
 
 // AppendURI appends what KeyOf hashes but for the scheme: "host/path?query", the host in lower
 // case and without a default port. query begins with its "?", or is nil.

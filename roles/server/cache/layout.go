@@ -5,13 +5,13 @@ import (
 	"unsafe"
 )
 
-// Everything in this file lies in the shared mapping. Nothing in it is a pointer,
+// Everything in this file, and fenceBook, lies in the shared mapping. Nothing in it is a pointer,
 // every structure has a fixed size that a test holds, and fields that change after
 // they became reachable are atomic.
 
 const (
 	magic   = 0x6568636164726674 // "tfrdache", little endian
-	version = 3
+	version = 4
 
 	granule   = 64 // alignment of every allocation
 	pageSize  = 4096
@@ -125,10 +125,13 @@ const (
 	flagComplete = 1 << iota // the body is all there; never taken back
 	flagAborted              // the fill was given up
 	flagOnDisk               // the tier below has it; a hint, set after publication
+	flagSoftened             // stale from objectHeader.softened on; set after publication
 
 	// Above them, how often it was hit: 0 to 3, and no further.
 	hitOne  = 1 << 8
 	hitMask = 3 * hitOne
+
+	flagsMoved = hitMask | flagOnDisk | flagSoftened // what a copy takes along
 )
 
 // objectHeader begins an object's record; the vary block, the head block, the URI and,
@@ -150,7 +153,7 @@ type objectHeader struct {
 
 	overflow    atomic.Uint64 // location of the rest of the fragment table, 0 none
 	overflowCap uint32
-	_           uint32
+	softened    atomic.Uint32 // when, in seconds since 1970
 	inline      [inlineFrs]fragment
 }
 

@@ -11,6 +11,12 @@ type Lower interface {
 	// removes anything and after: so what the tier below puts back up, having seen it there before the first call, is
 	// removed with the rest, and what it has read here before the second call it can refuse.
 	Removed(k Key)
+	// Has tells whether anything may be stored under k there.
+	Has(k Key) bool
+	// Purge takes out, for good, whatever match accepts, alternate by alternate. labels are the lines of a head from which
+	// Options.Tags reads the tags. It is not called on a loop and may block; match must not be called with a lock
+	// held that the other methods take.
+	Purge(match func(k Key, uri, labels []byte) bool)
 }
 
 // SetLower puts a tier below the store; nil takes it away.
@@ -68,10 +74,10 @@ func (b *superblock) keySeed() [2]uint64 {
 }
 
 // OpenStored opens an object as long as it is the stored response for its key and vary
-// block: not when it was replaced, removed or evicted.
+// block: not when it was replaced, removed, softened or evicted.
 func (s *Store) OpenStored(id ID) (Object, bool) {
 	o, ok := s.common().open(location(id))
-	if ok && !s.indexed(o.hdr.key, o.loc) {
+	if ok && (o.soft != nil || !s.indexed(o.hdr.key, o.loc)) {
 		o.Release()
 		return Object{}, false
 	}

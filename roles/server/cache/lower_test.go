@@ -12,6 +12,10 @@ type diary struct{ lines []string }
 func (d *diary) Published(k Key, vary []byte, id ID) {
 	d.lines = append(d.lines, fmt.Sprintf("published %x %q %v", k[0], vary, id != 0))
 }
+func (d *diary) Has(Key) bool { return false }
+
+func (d *diary) Purge(func(Key, []byte, []byte) bool) {}
+
 func (d *diary) Removed(k Key) { d.lines = append(d.lines, fmt.Sprintf("removed %x", k[0])) }
 
 func TestTheTierBelowIsTold(t *testing.T) {

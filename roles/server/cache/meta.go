@@ -26,7 +26,10 @@ type Meta struct {
 	// representation, and how many that has. RangeTotal 0: the body is the whole.
 	RangeFrom, RangeTotal int64
 
-	_ [2]uint64 // zero; room for what later rules compute
+	// Store.Sequence when the request that brought it was sent. What is 0 by mistake may not get stored.
+	Born uint64
+
+	_ uint64 // zero; room for what later rules compute
 }
 
 // Flags are yes-or-no facts about a stored response.

@@ -10,6 +10,7 @@ type Object struct {
 	arena *Arena
 	hdr   *objectHeader
 	loc   location
+	soft  *Meta // in place of the record's, which was softened; nil usually
 }
 
 // An ID names one stored body for ever: it opens the same bytes or nothing. It is
@@ -23,7 +24,12 @@ func (o *Object) ID() ID { return ID(o.loc) }
 func (o *Object) Valid() bool { return o.hdr != nil }
 
 // Meta returns what the freshness rules need. Read only.
-func (o *Object) Meta() *Meta { return &o.hdr.meta }
+func (o *Object) Meta() *Meta {
+	if o.soft != nil {
+		return o.soft
+	}
+	return &o.hdr.meta
+}
 
 // Key returns the key it is stored under.
 func (o *Object) Key() Key { return o.hdr.key }

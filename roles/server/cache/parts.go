@@ -69,10 +69,14 @@ type stretch struct {
 }
 
 // Assemble publishes an object of k whose body is that of the pieces, one behind the other.
-// The pieces stay pinned and as they are. Errors: ErrTooLarge, ErrNoSpace, ErrFenced; then nothing has changed.
+// The pieces stay pinned and as they are. Errors: ErrTooLarge, ErrNoSpace, ErrPurged, ErrFenced; then nothing has changed.
 func (a *Arena) Assemble(k Key, meta *Meta, uri, vary, head []byte, pieces ...*Object) error {
 	s := a.store
-	r := record{key: k, meta: meta, uri: uri, vary: vary, head: head, declared: -1}
+	all := *meta
+	for _, p := range pieces {
+		all.Born = min(all.Born, p.hdr.meta.Born)
+	}
+	r := record{key: k, meta: &all, uri: uri, vary: vary, head: head, declared: -1}
 	plan, total := s.stretches(pieces)
 	r.declared = total
 	table := uint32(0)
@@ -103,7 +107,9 @@ func (a *Arena) Assemble(k Key, meta *Meta, uri, vary, head []byte, pieces ...*O
 		return err
 	}
 	s.complete(l, h, total)
-	a.publish(l, h, 0)
+	if err := a.publish(l, h, 0); err != nil {
+		return err
+	}
 	s.super.published.Add(1)
 	s.tellPublished(o)
 	return nil

@@ -6,11 +6,12 @@ type record struct {
 	meta            *Meta
 	uri, vary, head []byte
 	declared        int64
-	flags           uint32 // hits and mark that it begins with
+	flags           uint32 // that it begins with
+	softened        uint32
 }
 
 func recordOf(h *objectHeader) record {
-	return record{key: h.key, meta: &h.meta, uri: h.uri(), vary: h.varyBlock(), head: h.headBlock(), declared: h.declared}
+	return record{key: h.key, meta: &h.meta, uri: h.uri(), vary: h.varyBlock(), head: h.headBlock(), declared: h.declared, softened: h.softened.Load()}
 }
 
 func (r *record) size() uint32 {
@@ -28,6 +29,7 @@ func (s *Store) writeRecord(l location, r record, n uint32) *objectHeader {
 	h.varyLen, h.headLen, h.uriLen = uint32(len(r.vary)), uint32(len(r.head)), uint32(len(r.uri))
 	h.prev, h.overflowCap = 0, 0
 	h.committed.Store(0)
+	h.softened.Store(r.softened)
 	h.flags.Store(r.flags)
 	h.overflow.Store(0)
 	copy(h.varyBlock(), r.vary)

@@ -20,6 +20,7 @@ var (
 	ErrFenced     = errors.New("cache: another process has opened the store")
 	ErrIncomplete = errors.New("cache: body shorter than announced")
 	ErrSuperseded = errors.New("cache: object is no longer the stored one")
+	ErrPurged     = errors.New("cache: purged while it was on its way")
 )
 
 // Options of Open. The zero value is usable.
@@ -35,6 +36,8 @@ type Options struct {
 	// by OpenID what its predecessor was sending. Only never used segments are
 	// written meanwhile.
 	Hold bool
+	// Tags reports whether has is true of any tag in the lines of a head; nil: there are no tags.
+	Tags func(lines []byte, has func(tag []byte) bool) bool
 	// Seed is what URIs are hashed with, so that the keys are those of the tier below; zero: what the store has,
 	// or a random one. With another seed than before nothing that is stored is found any more.
 	Seed [2]uint64
@@ -46,8 +49,10 @@ type Store struct {
 	mem   []byte         // the mapping; the caller keeps it mapped as long as the Store is used
 	base  unsafe.Pointer // &mem[0]
 	super *superblock
-	segs  []segmentHeader // the segment table, in the mapping
-	sets  []indexSet      // the index, in the mapping
+
+	fences *fenceBook      // in the mapping
+	segs   []segmentHeader // the segment table, in the mapping
+	sets   []indexSet      // the index, in the mapping
 
 	segSize uint32
 	dataOff uint64
@@ -74,6 +79,8 @@ type Store struct {
 		// loop, and in the end a hot object its place. Only segment and generation count.
 		left []location
 	}
+
+	purging sync.Mutex // guards the fences, against other purges
 
 	// shards guard changes of index sets; look-ups take none of them.
 	shards [shardCount]struct {
@@ -145,7 +152,7 @@ func plan(total uint64) (geometry, error) {
 	for n := min(total/uint64(g.segSize), maxSegments); n >= minSegments; n-- {
 		g.segCount = uint32(n)
 		g.setCount = setsFor(n * uint64(g.segSize))
-		g.dataOff = alignUp(pageSize+n*segRowSize+uint64(g.setCount)*setSize, pageSize)
+		g.dataOff = alignUp(pageSize+fenceSize+n*segRowSize+uint64(g.setCount)*setSize, pageSize)
 		if g.dataOff+n*uint64(g.segSize) <= total {
 			return g, nil
 		}
@@ -196,8 +203,9 @@ func (s *Store) format(g geometry) {
 // attach sets up what this process needs to find its way in the mapping.
 func (s *Store) attach(g geometry) {
 	s.segSize, s.dataOff = g.segSize, g.dataOff
-	s.segs = unsafe.Slice((*segmentHeader)(unsafe.Add(s.base, pageSize)), g.segCount)
-	s.sets = unsafe.Slice((*indexSet)(unsafe.Add(s.base, pageSize+uint64(g.segCount)*segRowSize)), g.setCount)
+	s.segs = unsafe.Slice((*segmentHeader)(unsafe.Add(s.base, pageSize+fenceSize)), g.segCount)
+	s.sets = unsafe.Slice((*indexSet)(unsafe.Add(s.base, pageSize+fenceSize+uint64(g.segCount)*segRowSize)), g.setCount)
+	s.fences = (*fenceBook)(unsafe.Add(s.base, pageSize))
 	s.opts.MaxObject = boundObject(s.opts.MaxObject, g)
 	if s.opts.MaxAlternates <= 0 {
 		s.opts.MaxAlternates = 6

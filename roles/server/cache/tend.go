@@ -109,7 +109,7 @@ func (a *Arena) current(l location, h *objectHeader) (Object, bool) {
 // move copies o into the arena's segments and swaps the entry that leads to it.
 func (a *Arena) move(o *Object, class uint32) {
 	r := recordOf(o.hdr)
-	r.declared, r.flags = o.BodyLen(), cool(o.hdr.flags.Load(), class)&(hitMask|flagOnDisk)
+	r.declared, r.flags = o.BodyLen(), cool(o.hdr.flags.Load(), class)&flagsMoved
 	w, err := a.create(r)
 	if err != nil {
 		return
@@ -123,7 +123,7 @@ func (a *Arena) move(o *Object, class uint32) {
 		}
 		off += int64(n)
 	}
-	if w.replace(o.loc) {
+	if w.replace(o) {
 		a.store.super.forwarded.Add(1)
 		a.store.tellMoved(w.obj.loc, w.obj.hdr)
 	}

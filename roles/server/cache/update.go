@@ -4,7 +4,7 @@ package cache
 // body is the same: shared where it is large, copied where it is small, so that a hit
 // goes on reading adjacent lines. It returns the updated object, pinned; o stays pinned and
 // unchanged. ErrSuperseded when another response has replaced o meanwhile, which is
-// then the one to keep; ErrNoSpace, ErrTooLarge and ErrFenced leave o as it was.
+// then the one to keep; ErrPurged, ErrNoSpace, ErrTooLarge and ErrFenced leave o as it was.
 func (a *Arena) Update(o *Object, meta *Meta, head []byte) (Object, error) {
 	s, old := a.store, o.hdr
 	r := record{key: old.key, meta: meta, uri: old.uri(), vary: old.varyBlock(), head: head, declared: old.declared, flags: s.standing(o.loc, old)}
@@ -27,9 +27,9 @@ func (a *Arena) Update(o *Object, meta *Meta, head []byte) (Object, error) {
 	}
 	h := s.header(l)
 	n := Object{arena: a, hdr: h, loc: l}
-	if !a.publish(l, h, o.loc) {
+	if err := a.publish(l, h, o.loc); err != nil {
 		n.Release()
-		return Object{}, ErrSuperseded
+		return Object{}, err
 	}
 	s.super.updated.Add(1)
 	s.tellPublished(n)

@@ -32,6 +32,8 @@ func (r work) step(s *Store, a *Arena) string {
 			s.Remove(k)
 		case 1:
 			s.tend()
+		case 2:
+			return r.purge(s, k)
 		}
 	case 1:
 		return r.update(a, k)
@@ -39,6 +41,19 @@ func (r work) step(s *Store, a *Arena) string {
 		return r.store(a, k)
 	default:
 		return r.lookup(a, k)
+	}
+	return ""
+}
+
+// purge purges one or many. Nothing that was there before may be found after it; others may store it anew meanwhile, so only
+// the bodies are looked at.
+func (r work) purge(s *Store, k Key) string {
+	p := Purge{URI: uriOf(k), Soft: r.IntN(2) == 0}
+	if r.IntN(4) == 0 {
+		p = Purge{Prefix: uriOf(k)[:len("example.org/")+1]}
+	}
+	if _, err := s.Purge(&p); err != nil && !s.Fenced() {
+		return "purge: " + err.Error()
 	}
 	return ""
 }
@@ -75,7 +90,7 @@ func (r work) update(a *Arena, k Key) string {
 		return ""
 	}
 	defer o.Release()
-	m := *o.Meta()
+	m := o.hdr.meta
 	m.Lifetime = int64(byte(m.Lifetime + 1))
 	m.LastModified = int64(byte(m.LastModified - 1))
 	n, err := a.Update(&o, &m, sampleHead(byte(m.Lifetime)))

@@ -242,7 +242,7 @@ func (w *Writer) makeRoom(n uint32, left int64) error {
 
 // Publish makes the object findable and returns it, pinned. It replaces the alternate
 // with the same vary block. The writer is finished, and released by its owner as
-// before. ErrIncomplete, ErrFenced: nothing was published, Abort it.
+// before. ErrIncomplete, ErrFenced, ErrPurged: nothing was published, Abort it.
 func (w *Writer) Publish() (Object, error) {
 	a, h, l := w.arena, w.obj.hdr, w.obj.loc
 	s := a.store
@@ -254,7 +254,9 @@ func (w *Writer) Publish() (Object, error) {
 	}
 	w.trim()
 	s.complete(l, h, w.size)
-	a.publish(l, h, 0)
+	if err := a.publish(l, h, 0); err != nil {
+		return Object{}, err
+	}
 	s.super.published.Add(1)
 	o := a.again(l, h)
 	w.state.Store(uint32(Published))
@@ -262,13 +264,13 @@ func (w *Writer) Publish() (Object, error) {
 	return o, nil
 }
 
-// replace is Publish for a copy of what is at only, if that can still be found.
-func (w *Writer) replace(only location) bool {
+// replace is Publish for a copy of o, if that can still be found.
+func (w *Writer) replace(o *Object) bool {
 	a, h, l := w.arena, w.obj.hdr, w.obj.loc
 	w.trim()
 	a.store.complete(l, h, w.size)
 	w.state.Store(uint32(Published))
-	return !a.store.Fenced() && a.publish(l, h, only)
+	return !a.store.Fenced() && a.store.moveEntry(o.loc, o.hdr, l, h)
 }
 
 // Abort gives the fill up. Who retained the writer can still read what there is.

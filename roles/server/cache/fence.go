@@ -1,0 +1,114 @@
+package cache
+
+import (
+	"sync/atomic"
+	"unsafe"
+)
+
+// A purge has to win against what is on its way: a response that was asked for before it and comes after it. So each
+// purge puts up a fence, and what is about to become findable is compared with the fences that were put up since
+// its request was sent (Meta.Born). A fence is a number in a slot, which depends on what is purged. Slots are shared:
+// now and then a response is not stored although no purge was meant for it, and never the other way round.
+//
+// A prefix has no slot, since a response has too many of them. The last few are listed, and what is older than the
+// oldest of them is not stored.
+type fenceBook struct {
+	serial atomic.Uint64 // purges begun
+	tagged atomic.Uint64 // the last of those by tag
+	floor  atomic.Uint64 // the newest by prefix that is not listed any more
+	told   atomic.Uint32 // not 0: one URI may have several keys (NoteKeys)
+	_      [36]byte
+
+	prefixes [fencePrefixes]prefixFence
+	slots    [fenceSlots]atomic.Uint64
+}
+
+type prefixFence struct {
+	serial atomic.Uint64 // 0 while the others are written
+	hash   atomic.Uint64
+	length atomic.Uint64
+}
+
+const (
+	fencePrefixes = 64
+	fenceSlots    = 2048
+	fenceSize     = uint64(unsafe.Sizeof(fenceBook{}))
+)
+
+// Kinds of text that fences and slots are made of.
+const (
+	textURI byte = 1 + iota
+	textPrefix
+	textTag
+)
+
+func (s *Store) hashText(kind byte, text []byte) uint64 {
+	var h sipHash
+	h.init(s.super.seed[0], s.super.seed[1])
+	h.writeByte(kind)
+	h.write(text)
+	k := h.sum()
+	return k.low()
+}
+
+func (s *Store) slot(kind byte, text []byte) *atomic.Uint64 {
+	return &s.fences.slots[s.hashText(kind, text)%fenceSlots]
+}
+
+// Sequence is the number of purges so far. Whoever sends a request whose response may be stored notes it before, for
+// Meta.Born.
+func (s *Store) Sequence() uint64 { return s.fences.serial.Load() }
+
+// putUp puts up the fences of a purge. The caller holds s.purging.
+func (s *Store) putUp(p *Purge) {
+	b := s.fences
+	serial := b.serial.Add(1)
+	killpoint()
+	for _, t := range p.Tags {
+		s.slot(textTag, t).Store(serial)
+		killpoint()
+		b.tagged.Store(serial)
+		killpoint()
+	}
+	if p.URI != nil {
+		s.slot(textURI, p.URI).Store(serial)
+		killpoint()
+	}
+	if p.Prefix != nil {
+		f := &b.prefixes[serial%fencePrefixes]
+		if old := f.serial.Load(); old > b.floor.Load() {
+			b.floor.Store(old)
+		}
+		killpoint()
+		f.serial.Store(0)
+		killpoint()
+		f.hash.Store(s.hashText(textPrefix, p.Prefix))
+		f.length.Store(uint64(len(p.Prefix)))
+		killpoint()
+		f.serial.Store(serial)
+		killpoint()
+	}
+}
+
+// Outrun tells whether a purge has come since born that a response with this URI is, or may be, meant by. A nil
+// head is not known yet: then any purge by tag may be meant.
+func (s *Store) Outrun(born uint64, uri, head []byte) bool {
+	b := s.fences
+	if b.serial.Load() <= born {
+		return false
+	}
+	if s.slot(textURI, uri).Load() > born || b.floor.Load() > born {
+		return true
+	}
+	for i := range b.prefixes {
+		f := &b.prefixes[i]
+		if f.serial.Load() > born && f.length.Load() <= uint64(len(uri)) &&
+			s.hashText(textPrefix, uri[:f.length.Load()]) == f.hash.Load() {
+			return true
+		}
+	}
+	if b.tagged.Load() <= born {
+		return false
+	}
+	return head == nil || s.opts.Tags != nil && s.opts.Tags(head, func(tag []byte) bool { return s.slot(textTag, tag).Load() > born })
+}
