@@ -59,8 +59,10 @@ func (s *Store) slot(kind byte, text []byte) *atomic.Uint64 {
 // Meta.Born.
 func (s *Store) Sequence() uint64 { return s.fences.serial.Load() }
 
-// putUp puts up the fences of a purge. The caller holds s.purging.
+// putUp puts up the fences of a purge.
 func (s *Store) putUp(p *Purge) {
+	s.fencing.Lock()
+	defer s.fencing.Unlock()
 	b := s.fences
 	serial := b.serial.Add(1)
 	killpoint()

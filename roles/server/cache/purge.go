@@ -26,8 +26,6 @@ func (s *Store) Purge(p *Purge) (n Purged, err error) {
 	if s.Fenced() {
 		return n, ErrFenced
 	}
-	s.purging.Lock()
-	defer s.purging.Unlock()
 	// Twice: what the tier below puts up meanwhile it has seen there before it was taken out, so before the second.
 	s.putUp(p)
 	n.Below = s.purgeBelow(p)
@@ -90,13 +88,15 @@ func (s *Store) purgeBelow(p *Purge) (n int) {
 		}
 		return n
 	}
-	(*l).Purge(func(k Key, uri, labels []byte) bool {
-		if !s.means(p, uri, labels) {
-			return false
-		}
-		count(k)
-		return true
-	})
+	if d, ok := (*l).(Purger); ok {
+		d.Purge(func(k Key, uri, labels []byte) bool {
+			if !s.means(p, uri, labels) {
+				return false
+			}
+			count(k)
+			return true
+		})
+	}
 	return n
 }
 

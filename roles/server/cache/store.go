@@ -80,7 +80,7 @@ type Store struct {
 		left []location
 	}
 
-	purging sync.Mutex // guards the fences, against other purges
+	fencing sync.Mutex // for one purge at a time to put up its fences
 
 	// shards guard changes of index sets; look-ups take none of them.
 	shards [shardCount]struct {
