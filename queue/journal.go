@@ -65,7 +65,7 @@ type keptRecord struct {
 
 const (
 	journalMagic   = 0x6c6e6a7166636174 // "tacfqjnl"
-	journalVersion = 3
+	journalVersion = 4
 
 	// keptPlaces bounds how many keepers can be awaited by name: all but the
 	// last of a dead server that died while it adopted. See keptPlace.

@@ -27,6 +27,7 @@ func (s *Server) use(c *config.Config) error {
 	}
 	s.settings.Store(&transaction.Settings{
 		Remap: table, Via: c.Proxy.ViaName, PreserveHost: c.Proxy.PreserveHost, Forward: forward(c), Attempts: c.Origin.Attempts,
+		PurgeAllow: c.Purge.Allow,
 		Freshness: freshness.Rules{
 			StoreCookies: c.Cache.StoreCookies, HeuristicMax: int64(c.Cache.HeuristicMax),
 			NegativeTTL: int64(c.Cache.NegativeTTL), StaleIfError: int64(c.Cache.StaleIfError),

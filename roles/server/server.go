@@ -29,6 +29,7 @@ import (
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/disk"
 	"trafficd/roles/server/parent"
+	"trafficd/roles/server/purge"
 	"trafficd/roles/server/resolve"
 	"trafficd/roles/server/transaction"
 )
@@ -328,7 +329,7 @@ func (s *Server) openCache(pid int, start uint64) error {
 	}
 	c := s.config.Load()
 	seed := s.openDisk(c, pid, start)
-	store, err := cache.Open(s.memory, cache.Options{MaxObject: c.Cache.MaxObject(), Hold: true, Seed: seed})
+	store, err := cache.Open(s.memory, cache.Options{MaxObject: c.Cache.MaxObject(), Hold: true, Seed: seed, Tags: purge.Tagged})
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ type Config struct {
 	Resolver    Resolver    `json:"resolver"`
 	Proxy       Proxy       `json:"proxy"`
 	Forward     Forward     `json:"forward"`
+	Purge       Purge       `json:"purge"`
 	Log         Log         `json:"log"`
 	AccessLog   AccessLog   `json:"access_log"`
 
@@ -183,6 +184,11 @@ type Resolver struct {
 type Proxy struct {
 	ViaName      string `json:"via_name"`      // a token (RFC 9110 §7.6.3, pseudonym)
 	PreserveHost bool   `json:"preserve_host"` // origins see the client's Host
+}
+
+// Purge is who may ask for purges by the method PURGE.
+type Purge struct {
+	Allow []netip.Prefix `json:"allow"` // clients; empty: nobody
 }
 
 // Forward is the proxy for hosts that no rule is for (RFC 9112 §3.2.2) and for CONNECT.

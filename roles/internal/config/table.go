@@ -261,6 +261,10 @@ var table = []Setting{
 		Help:  "origins see the Host that the client asked for; false: their own name",
 		field: func(c *Config) any { return &c.Proxy.PreserveHost }},
 
+	{Name: "purge.allow", Kind: Networks, Default: "127.0.0.0/8,::1", Max: 1000, Reloadable: true,
+		Help:  "clients that may remove responses from the cache by the method PURGE; others get 403",
+		field: func(c *Config) any { return &c.Purge.Allow }},
+
 	{Name: "forward.allow", Kind: Networks, Max: 1000, Reloadable: true,
 		Help:  "clients that may use this proxy for hosts that no rule is for, and for CONNECT; none: nobody may, not even from loopback",
 		field: func(c *Config) any { return &c.Forward.Allow }},

@@ -49,6 +49,8 @@ const (
 	CacheStores
 	CacheUncacheable
 	CacheStoreFailures
+	CachePurges
+	CachePurged
 	DiskHits
 	DiskMisses
 	DiskOverloads
@@ -160,6 +162,8 @@ var table = [numMetrics]Desc{
 	CacheStores:              {Family: "cache_stores_total", Help: "Responses stored."},
 	CacheUncacheable:         {Family: "cache_uncacheable_total", Help: "Responses that were not allowed to be stored."},
 	CacheStoreFailures:       {Family: "cache_store_failures_total", Help: "Responses not stored for lack of space or because the fetch broke off."},
+	CachePurges:              {Family: "cache_purges_total", Help: "Purges that were asked for and allowed."},
+	CachePurged:              {Family: "cache_purged_total", Help: "Responses that purges have removed or marked stale."},
 	DiskHits:                 {Family: "cache_disk_lookups_total", Label: "result", Value: "hit", Help: "Misses in memory that were looked up on disk, by what was found; those that waited for one read count once."},
 	DiskMisses:               {Family: "cache_disk_lookups_total", Label: "result", Value: "miss"},
 	DiskOverloads:            {Family: "cache_disk_lookups_total", Label: "result", Value: "overload"},

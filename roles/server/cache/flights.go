@@ -85,6 +85,17 @@ func (f *Flights[T]) Follow(k Key, attach func(leader T) bool) bool {
 	return ok && attach(leader)
 }
 
+// Depose ends the lead of k if over says so of its leader, who may go on fetching for those who follow already. It is
+// for a fill that was outrun by a purge. over must be short and must not call Flights.
+func (f *Flights[T]) Depose(k Key, over func(leader T) bool) {
+	s := f.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if leader, ok := s.leads[k]; ok && over(leader) {
+		delete(s.leads, k)
+	}
+}
+
 // Finish ends me's lead of k, if it has it. From then on nobody attaches to me.
 func (f *Flights[T]) Finish(k Key, me T) {
 	f.finish(k, me, 0)

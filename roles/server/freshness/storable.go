@@ -14,8 +14,9 @@ type Exchange struct {
 	RequestHead  []byte
 	Response     *http1.Response
 	ResponseHead []byte
-	RequestTime  int64 // when the request was sent to the origin
-	ResponseTime int64 // when the head of the response had arrived
+	RequestTime  int64  // when the request was sent to the origin
+	ResponseTime int64  // when the head of the response had arrived
+	Born         uint64 // for cache.Meta
 	Rules        Rules
 	Location     []byte // Content-Location, if it means something else here than it says
 
@@ -185,7 +186,7 @@ func (c *Control) allowsAuthorized() bool {
 // meta computes what is kept of the head for later decisions, and says who decided on
 // the lifetime.
 func (x *Exchange) meta(c *Control) (m cache.Meta, from source) {
-	m.RequestTime, m.ResponseTime = x.RequestTime, x.ResponseTime
+	m.RequestTime, m.ResponseTime, m.Born = x.RequestTime, x.ResponseTime, x.Born
 	m.Status = uint16(x.Response.Status)
 	m.Date = x.date()
 	m.InitialAge = x.initialAge(m.Date)

@@ -167,7 +167,7 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 	x := &f.env.judging
 	*x = freshness.Exchange{
 		Request: t.req, RequestHead: t.head, Response: r, ResponseHead: head,
-		RequestTime: f.started, ResponseTime: f.loop.Wall(), Rules: t.rules(),
+		RequestTime: f.started, ResponseTime: f.loop.Wall(), Born: f.born, Rules: t.rules(),
 	}
 	if f.hushes(r.Status) {
 		f.hush(r.Status)
@@ -278,6 +278,7 @@ func (f *fetch) beginStoring(x *freshness.Exchange, h *responseHead) bool {
 	meta, why := x.Judge()
 	vary, ok := f.appendVary(x)
 	f.env.block = f.lead.appendURI(vary)
+	f.lead.noteKeys()
 	uri := f.env.block[len(vary):]
 	length := h.length
 	if h.noBody {
@@ -342,7 +343,7 @@ func (f *fetch) revalidated(x *freshness.Exchange) {
 	meta.RangeFrom, meta.RangeTotal = f.stale.Meta().RangeFrom, f.stale.Meta().RangeTotal
 	if why == freshness.Storable {
 		o, err := f.env.Cache.Update(&f.stale, &meta, lines)
-		if err == nil || errors.Is(err, cache.ErrSuperseded) {
+		if err == nil || errors.Is(err, cache.ErrSuperseded) || errors.Is(err, cache.ErrPurged) {
 			o.Release()
 			return
 		}

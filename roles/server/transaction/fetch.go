@@ -70,6 +70,7 @@ type fetch struct {
 
 	mu        sync.Mutex // guards what follows
 	progress  progress
+	born      uint64 // purges there were when the request was sent; written by the loop
 	head      responseHead
 	w         *cache.Writer // the stored part; nil if nothing is stored
 	writing   bool          // w takes more

@@ -392,6 +392,7 @@ func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p brought) boo
 		f.env.scratch = lines
 	}
 	f.env.block = t.appendURI(vary)
+	t.noteKeys()
 	uri := f.env.block[len(vary):]
 	if why != freshness.Storable || len(lines) > maxLines {
 		f.env.Stats.Inc(stats.CacheUncacheable)

@@ -25,6 +25,7 @@ type fetchRecord struct {
 	leader   Identity
 	key      cache.Key
 	started  int64
+	born     uint64
 	length   int64
 	age      int64
 	writer   cache.ID // what is stored of it
@@ -92,7 +93,7 @@ func (f *fetch) describe() fetchRecord {
 	r := fetchRecord{
 		serial: f.name.Serial, progress: f.progress, method: f.x.Method, status: uint16(f.head.status),
 		attempt: f.x.Attempt, tried: f.tried, lines: f.linesRef, linesLen: uint32(len(f.head.lines)),
-		key: f.key, started: f.started, length: f.head.length, age: f.head.age,
+		key: f.key, started: f.started, born: f.born, length: f.head.length, age: f.head.age,
 		window: f.ringRef, from: f.from, floor: f.floor, end: f.end,
 		rest: f.pieces.rest, size: f.pieces.size, asks: f.asks, resumes: uint8(f.resumes), base: f.base,
 	}
@@ -194,7 +195,7 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 		return nil, false
 	}
 	f := &fetch{
-		env: e, loop: e.Loop, key: r.key, store: r.has(fetchStore), started: r.started,
+		env: e, loop: e.Loop, key: r.key, store: r.has(fetchStore), started: r.started, born: r.born,
 		tried: r.tried, whole: r.has(fetchWhole), linesRef: r.lines, ringRef: r.window,
 		progress: r.progress, record: rec, name: n, from: r.from, tail: r.from, floor: r.floor, low: r.floor, end: r.end,
 		asks: r.asks, ranged: r.has(fetchRanged), resuming: r.has(fetchResuming), resumes: int(r.resumes), base: r.base, at: r.base,

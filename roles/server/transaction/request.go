@@ -24,6 +24,9 @@ func (t *Transaction) fetch(p plan) {
 	t.went()
 	f := &fetch{env: t.env, loop: t.env.Loop, key: t.key, store: p.store, asks: p.asks}
 	if p.asks != askWhole && t.req.Has(header.Range) {
+		if p.collapse {
+			t.depose(f, t.key)
+		}
 		if p.collapse && t.env.Flights.Follow(t.key, func(leader *fetch) bool { return leader.follow(t) }) {
 			t.followed()
 			return
@@ -31,6 +34,7 @@ func (t *Transaction) fetch(p plan) {
 		f.key, f.ranged, f.rangeID = t.key.Parts(), true, t.rangeID()
 	}
 	if p.collapse {
+		t.depose(f, f.key)
 		switch t.env.Flights.Join(f.key, f, t.env.Loop.Now(), func(leader *fetch) bool { return leader.follow(t) }) {
 		case cache.Follow:
 			t.followed()
@@ -117,6 +121,7 @@ func (f *fetch) describeRequest(t *Transaction) {
 func (f *fetch) send() {
 	f.started = f.loop.Wall()
 	f.x.Attempt++
+	f.bear()
 	f.note(custody.StepFetch)
 	if f.x.Tunnel {
 		f.x.Head = nil

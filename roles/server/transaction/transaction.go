@@ -1,6 +1,7 @@
 package transaction
 
 import (
+	"net/netip"
 	"sync/atomic"
 
 	"trafficd/eventloop"
@@ -20,11 +21,12 @@ import (
 // Settings are what a reload replaces, as a whole. Immutable; a transaction
 // keeps those it began with.
 type Settings struct {
-	Remap     *remap.Table
-	Via       string // pseudonym in Via
-	Freshness freshness.Rules
-	Attempts  int // of sending one request, in all; at least 1
-	Forward   *remap.Forward
+	Remap      *remap.Table
+	Via        string // pseudonym in Via
+	Freshness  freshness.Rules
+	Attempts   int // of sending one request, in all; at least 1
+	Forward    *remap.Forward
+	PurgeAllow []netip.Prefix // clients that may PURGE
 	// PreserveHost: origins see the Host that the client asked for, unless the rule says otherwise.
 	PreserveHost bool
 	Status       *Status // nil: no Cache-Status
@@ -131,6 +133,7 @@ type Transaction struct {
 	reversed, normal []byte
 	text             []byte
 
+	purging  *purging        // what a PURGE waits for
 	switched origin.Switched // FD -1: none
 	early    []byte
 
@@ -196,6 +199,9 @@ func (t *Transaction) release() {
 	if t.load != nil {
 		t.load.t = nil
 	}
+	if t.purging != nil {
+		t.purging.t = nil
+	}
 	t.obj.Release()
 	t.pieces.release()
 	if t.switched.FD >= 0 {
@@ -221,6 +227,10 @@ func (t *Transaction) look() {
 	}
 	if t.endsHere() {
 		t.describe()
+		return
+	}
+	if t.req.Method == http1.PURGE {
+		t.purge()
 		return
 	}
 	if t.route() {
