@@ -41,10 +41,27 @@ func TestTheDeathOfAServerIsNotNoticed(t *testing.T) {
 	}
 	p.Log.Wait(t, mark, "the mark-down", harness.Message("origin server down"))
 	p.Expect("trafficd_origin_servers_down", 1)
+	for command, want := range map[string][]string{
+		"origins": {a.Addr(), "refused", b.Addr(), "up"},
+		"status":  {"1 servers are down"},
+	} {
+		if r := p.Ctl(command); r.Code != 0 || !containsAll(r.Stdout, want) {
+			t.Errorf("ctl %s: exit code %d, want %q in\n%s%s", command, r.Code, want, r.Stdout, r.Stderr)
+		}
+	}
 	a.Up()
 	harness.WaitFor(t, "the first server to be used again", func() bool { return string(p.Client().Get("/").Body) == "a" })
 	p.Log.Wait(t, mark, "the news", harness.Message("origin server up"))
 	p.Expect("trafficd_origin_servers_down", 0)
+}
+
+func containsAll(text string, words []string) bool {
+	for _, w := range words {
+		if !strings.Contains(text, w) {
+			return false
+		}
+	}
+	return true
 }
 
 func TestServersTakeTurns(t *testing.T) {

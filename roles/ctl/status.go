@@ -149,6 +149,9 @@ func writeFacts(w io.Writer, s *control.Status) {
 	fmt.Fprintf(w, "connections\t%d (%d in all)\n", tr.Connections, tr.ConnectionsTotal)
 	fmt.Fprintf(w, "requests\t%d\n", tr.Requests)
 	fmt.Fprintf(w, "cache hits\t%d, misses %d (%.1f%% hits)\n", tr.Hits, tr.Misses, 100*tr.HitRatio)
+	if tr.OriginsDown > 0 {
+		fmt.Fprintf(w, "origins\t%d servers are down (trafficd ctl origins)\n", tr.OriginsDown)
+	}
 	if s.Queue.State != "" {
 		fmt.Fprintf(w, "queue\t%d of %d, %d answered 503 (%s)\n", s.Queue.Depth, s.Queue.Limit, s.Queue.Expired, s.Queue.State)
 	}

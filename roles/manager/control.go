@@ -43,6 +43,7 @@ var routes = map[string]route{
 	control.PathLogReopen:    {http.MethodPost, (*controller).logReopen},
 	control.PathCrashes:      {http.MethodGet, (*controller).crashList},
 	control.PathUpgrade:      {http.MethodPost, (*controller).upgrade},
+	control.PathOrigins:      {http.MethodGet, (*controller).origins},
 	heartbeat.Path:           {http.MethodGet, (*controller).heartbeat},
 }
 

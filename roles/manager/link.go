@@ -24,6 +24,7 @@ const (
 	opRetire   = "retire"   // manager → server
 	opYield    = "yield"    // manager → server
 	opPing     = "ping"     // manager → server
+	opOrigins  = "origins"  // manager → server
 	opCause    = "cause"    // server → manager, manager → server
 	opHeritage = "heritage" // manager → server
 	opDeposit  = "deposit"  // manager → cop

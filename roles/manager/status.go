@@ -107,6 +107,7 @@ func (m *manager) traffic() control.Traffic {
 		Requests:         r.Sum(stats.Requests),
 		Hits:             r.Sum(stats.CacheHits),
 		Misses:           r.Sum(stats.CacheMisses),
+		OriginsDown:      r.Sum(stats.OriginServersDown),
 	}
 	if n := t.Hits + t.Misses; n > 0 {
 		t.HitRatio = float64(t.Hits) / float64(n)

@@ -110,6 +110,9 @@ func (s *Server) operations() *link.Mux {
 		body, fds, err := s.heritage.Marshal()
 		return link.Reply{Body: json.RawMessage(body), FDs: fds}, err
 	})
+	handle("origins", func(*link.Message) (link.Reply, error) {
+		return link.Reply{Body: map[string]any{"servers": s.parents.Reports()}}, nil
+	})
 	handle("reopen", func(*link.Message) (link.Reply, error) {
 		return link.Reply{}, s.reopen()
 	})

@@ -82,7 +82,8 @@ type Traffic struct {
 	Requests         uint64  `json:"requests"`
 	Hits             uint64  `json:"hits"`
 	Misses           uint64  `json:"misses"`
-	HitRatio         float64 `json:"hit_ratio"` // 0 to 1; 0 if there was nothing to look up
+	HitRatio         float64 `json:"hit_ratio"`    // 0 to 1; 0 if there was nothing to look up
+	OriginsDown      uint64  `json:"origins_down"` // servers of origins that are out
 }
 
 // Queue is the manager's own queue of accepted connections.

@@ -77,7 +77,10 @@ func (d *dial) arm(after time.Duration) {
 
 // enter asks for room for a connection.
 func (d *dial) enter() {
-	d.waiter = parent.Waiter{Keeper: d.pool, Owner: d, Admit: func() { d.pool.loop.Post(d.admitted) }}
+	d.waiter = parent.Waiter{Owner: d, Admit: func() { d.pool.loop.Post(d.admitted) }}
+	if !d.x.Fresh && !d.x.Tunnel && d.x.Origin.Guard == nil {
+		d.waiter.Keeper = d.pool // a connection that was used before will do
+	}
 	switch d.x.Server.Door.Enter(&d.waiter) {
 	case parent.Enter:
 		d.connect()

@@ -35,7 +35,7 @@ type Keeper interface {
 // A Waiter is who waits at a door. It belongs to one loop and is used again only when Let or Stay has said that it
 // does not wait.
 type Waiter struct {
-	// Keeper is who could use a connection of its own that becomes idle.
+	// Keeper is who could use a connection of its own that becomes idle; nil: only a new one will do.
 	Keeper Keeper
 	// Admit is called from any goroutine, once for each Enter that said Wait, unless Leave took it back.
 	Admit func()
