@@ -3,12 +3,15 @@ package e2e
 import (
 	"bufio"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"trafficd/e2e/harness"
 )
@@ -113,6 +116,28 @@ func listener(t *testing.T, serve func(net.Conn)) string {
 	return l.Addr().String()
 }
 
+// deafListener is an address at which the kernel takes no more connections: it drops what would begin one.
+func deafListener(t *testing.T) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	err = errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0))
+	name, err2 := unix.Getsockname(fd)
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
+	c, err := net.Dial("tcp", addr) // the one that has room
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return addr
+}
+
 // connect asks for a tunnel; what is given follows at once.
 func connect(c *harness.Conn, to, text string) *harness.Response {
 	return c.Send("CONNECT " + to + " HTTP/1.1\r\nHost: " + to + "\r\n\r\n" + text).ReadHead()
@@ -122,7 +147,7 @@ func connect(c *harness.Conn, to, text string) *harness.Response {
 // section 9.3.6).
 func TestConnect(t *testing.T) {
 	t.Parallel()
-	p := harness.Start(t, harness.Args("--threads", "1"), forwarding(""), harness.Set("timeouts.tunnel_idle", "300ms"))
+	p := harness.Start(t, harness.Args("--threads", "1"), forwarding(""), harness.Set("timeouts.tunnel_idle", "300ms"), harness.Set("timeouts.origin_connect", "200ms"))
 	echo := listener(t, func(c net.Conn) {
 		io.WriteString(c, "hello ")
 		io.Copy(c, c)
@@ -159,6 +184,9 @@ func TestConnect(t *testing.T) {
 		c.Send("CONNECT "+to+" HTTP/1.1\r\nHost: "+to+"\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n").Read("CONNECT").ExpectStatus(status).Header("Connection", "close")
 		c.ExpectEOF()
 	}
+	deaf := p.Client().Dial()
+	deaf.Send("CONNECT "+deafListener(t)+" HTTP/1.1\r\nHost: x:1\r\n\r\n").Read("CONNECT").ExpectStatus(504).Header("Connection", "close")
+
 	for _, line := range []string{"CONNECT / HTTP/1.1", "CONNECT http://x:80/ HTTP/1.1", "CONNECT x HTTP/1.1", "CONNECT x:0 HTTP/1.1", "CONNECT u@x:443 HTTP/1.1"} {
 		c := p.Client().Dial()
 		c.Send(line + "\r\nHost: x\r\n\r\n").Read("GET").ExpectStatus(400)

@@ -127,7 +127,7 @@ func TestRulesHavePolicies(t *testing.T) {
 	t.Parallel()
 	p, o := func() (*harness.Trafficd, *harness.Origin) {
 		o := harness.NewOrigin(t, harness.Routes(map[string]harness.Handler{
-			"": harness.Reply(200, "x", "Cache-Control: max-age=60"), "/ttl": harness.Reply(200, "x", "Cache-Control: max-age=0"),
+			"": harness.Reply(200, "x", "Cache-Control: max-age=60"), "/slow": harness.Silent, "/ttl": harness.Reply(200, "x", "Cache-Control: max-age=0"),
 		}))
 		return harness.Start(t, harness.Args("--threads", "1"), harness.Config(fmt.Sprintf(`
 map:
@@ -135,10 +135,12 @@ map:
   - {prefix: /ttl, origin: '%[1]s/ttl', ttl: 60s}
   - {prefix: /uncached, origin: '%[1]s/uncached', cache: false}
   - {prefix: /query, origin: '%[1]s/query', ignore_query: true}
+  - {prefix: /slow, origin: '%[1]s/slow', response_timeout: 100ms}
   - {prefix: /calm, origin: '%[1]s/calm', ignore_client_no_cache: true}
 `, o.URL()))), o
 	}()
 	c := p.Client()
+	c.Get("/slow").ExpectStatus(504)
 	for _, s := range []struct {
 		first, second string
 		field         string

@@ -1,14 +1,17 @@
 package remap
 
-import "bytes"
-
 // Normal reports whether a path is as Normalise would make it, which nearly all
 // are. It may say false of one that is.
 func Normal(path []byte) bool {
-	return bytes.IndexByte(path, '%') < 0 && !bytes.Contains(path, slashDot)
+	last := byte(0)
+	for _, c := range path {
+		if c == '%' || c == '.' && last == '/' {
+			return false
+		}
+		last = c
+	}
+	return true
 }
-
-var slashDot = []byte("/.")
 
 // AppendNormal appends a path as it is compared with rules, stored and sent on:
 // percent-encoded letters, digits and "-._~" are written out (RFC 3986 §6.2.2.2) and dot segments are

@@ -83,6 +83,38 @@ func (t *Table) Reverses(m *Match) bool {
 	return m.Rule != nil && m.Origin != nil && (m.Rule.reverse || len(t.back.paths) > 0)
 }
 
+// Speaks reports whether field lines of a response say something that AppendReversed may change.
+func Speaks(lines []byte) bool {
+	for len(lines) > 0 {
+		switch n := bytes.IndexByte(lines, ':'); n {
+		case len("Refresh"), len("Location"), len("Set-Cookie"), len("Content-Location"):
+			if spokenOf(lines[:n]) != nil {
+				return true
+			}
+		}
+		i := bytes.IndexByte(lines, '\n')
+		if i < 0 {
+			return false
+		}
+		lines = lines[i+1:]
+	}
+	return false
+}
+
+// spokenOf is how the value of a field is rewritten; nil if it is not.
+func spokenOf(name []byte) func(r *reversal, dst, value []byte) []byte {
+	switch header.Lookup(name) {
+	case header.Location, header.ContentLocation:
+		return (*reversal).appendURL
+	case header.SetCookie:
+		return (*reversal).appendCookie
+	}
+	if header.EqualFold(name, "refresh") {
+		return (*reversal).appendRefresh
+	}
+	return nil
+}
+
 // AppendReversed appends field lines of a response with Location,
 // Content-Location, Refresh, and Domain and Path of Set-Cookie, rewritten so
 // that they lead the client back here. client is the host[:port] that it asked for. What
@@ -122,22 +154,12 @@ func (r *reversal) appendLine(dst, line []byte) []byte {
 	if !ok {
 		return append(dst, line...)
 	}
-	switch header.Lookup(name) {
-	case header.Location, header.ContentLocation:
-		return r.appendValue(dst, name, value, r.appendURL)
-	case header.SetCookie:
-		return r.appendValue(dst, name, value, r.appendCookie)
+	with := spokenOf(name)
+	if with == nil {
+		return append(dst, line...)
 	}
-	if header.EqualFold(name, "refresh") {
-		return r.appendValue(dst, name, value, r.appendRefresh)
-	}
-	return append(dst, line...)
-}
-
-func (r *reversal) appendValue(dst, name, value []byte, with func(dst, value []byte) []byte) []byte {
-	dst = append(dst, name...)
-	dst = append(dst, ": "...)
-	dst = with(dst, header.Trim(bytes.TrimRight(value, "\r\n")))
+	dst = append(append(dst, name...), ": "...)
+	dst = with(r, dst, header.Trim(bytes.TrimRight(value, "\r\n")))
 	return append(dst, "\r\n"...)
 }
 

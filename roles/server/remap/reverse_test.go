@@ -15,6 +15,9 @@ func back(t testing.TB, tab *Table, host, path, line string) string {
 	if !tab.Reverses(&m) {
 		return line
 	}
+	if lines := []byte("X: y\r\nCache-Control: a\r\n" + line + "\r\n"); Speaks(lines) != Speaks([]byte(line+"\r\n")) || !Speaks(lines) {
+		t.Errorf("%q is said to say nothing", lines)
+	}
 	got := string(tab.AppendReversed(nil, []byte("X: y\r\n"+line+"\r\nZ: http://shop:8080/v2/\r\n"), &m, []byte(host)))
 	got, first := strings.CutPrefix(got, "X: y\r\n")
 	got, last := strings.CutSuffix(got, "\r\nZ: http://shop:8080/v2/\r\n")
@@ -74,6 +77,21 @@ func TestResponsesLeadBack(t *testing.T) {
 		if got := back(t, tab, c.host, c.path, c.line); got != c.want {
 			t.Errorf("%s%s %s:\ngot  %s\nwant %s", c.host, c.path, c.line, got, c.want)
 		}
+	}
+}
+
+func TestMostResponsesSayNothing(t *testing.T) {
+	for _, lines := range []string{"", "Content-Type: a\r\nLast-Modified: b\r\nServer: c\r\nRetry-After: 3\r\nLocations: x\r\nX-Location: y\r\n", "location"} {
+		if Speaks([]byte(lines)) {
+			t.Errorf("%q is said to say something", lines)
+		}
+	}
+}
+
+func BenchmarkSpeaks(b *testing.B) {
+	lines := []byte("Content-Type: text/html\r\nServer: x\r\nDate: Mon, 23 Nov 2026 03:10:22 GMT\r\nLast-Modified: Mon, 23 Nov 2026 03:10:22 GMT\r\nCache-Control: max-age=60\r\nETag: \"abc\"\r\n")
+	for b.Loop() {
+		Speaks(lines)
 	}
 }
 

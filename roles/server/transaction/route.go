@@ -124,7 +124,7 @@ var redirectLines = []byte("Server: trafficd\r\nContent-Type: text/plain; charse
 // reverse makes what a response says of where things are lead back here. The
 // cache keeps what the origin said: what it means here depends on the rule that finds it.
 func (t *Transaction) reverse() {
-	if r := t.reply.Lines; !t.reply.Local && t.settings.Remap.Reverses(&t.match) {
+	if r := t.reply.Lines; !t.reply.Local && t.settings.Remap.Reverses(&t.match) && remap.Speaks(r) {
 		t.reversed = t.settings.Remap.AppendReversed(t.reversed[:0], r, &t.match, t.req.Host.In(t.head))
 		if len(t.reversed) <= maxLines {
 			t.reply.Lines = t.reversed
