@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -552,4 +553,21 @@ func TestHeuristicIsBounded(t *testing.T) {
 	}
 	o.ExpectCount("/hour", 1)
 	o.ExpectCount("/stale", 2)
+}
+
+// The access log tells stale answers from others. Nobody asked for what is fetched behind a client's back: it has
+// no line.
+func TestAccessLogOfStaleAnswers(t *testing.T) {
+	t.Parallel()
+	p, path := logged(t, "%U %s %{cache}x", map[string]harness.Handler{
+		"/behind": versions(staleSoon, harness.Reply(503, "")),
+		"/error":  versions("Cache-Control: max-age=60", harness.Reply(503, "")),
+	})
+	for _, target := range []string{"/behind", "/behind", "/error", "/error"} {
+		p.Client().Get(target).Expect(200, "v1")
+	}
+	want := []string{"/behind 200 TCP_MISS", "/behind 200 TCP_STALE_HIT", "/error 200 TCP_MISS", "/error 200 TCP_REF_FAIL_HIT"}
+	if got := lines(t, path, len(want)); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }

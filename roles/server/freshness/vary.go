@@ -162,40 +162,38 @@ func (s *Selection) MatchVary(vary []byte) bool {
 
 // splitLine takes a line of a vary block apart. colon: there was such a field.
 func splitLine(line []byte) (name, value, chosen []byte, colon bool) {
-	if i := bytes.IndexByte(line, 0); i >= 0 {
-		line, chosen = line[:i], line[i+1:]
-	}
-	name, value, colon = bytes.Cut(line, []byte(":"))
+	name, value, colon = bytes.Cut(line, colonByte)
+	value, chosen, _ = bytes.Cut(value, nulByte)
 	return name, value, chosen, colon
 }
 
+var colonByte, nulByte = []byte{':'}, []byte{0}
+
 func (s *Selection) matchLine(line []byte) bool {
-	name, value, chosen, had := splitLine(line)
+	name, rest, had := bytes.Cut(line, colonByte)
 	id := header.Lookup(name)
 	if id != header.Unknown && !s.Request.Has(id) {
 		return !had
 	}
-	rest, same, has := value, true, false
+	joint, same, has := "", true, false
 	for i := range s.Request.Fields {
 		f := &s.Request.Fields[i]
 		if !hasName(f, s.Head, id, name) {
 			continue
 		}
-		joint := ", "
-		if !has {
-			joint = ""
-		}
 		has = true
 		if rest, same = cutPrefix(rest, joint, f.Value.In(s.Head)); !same {
 			break
 		}
+		joint = ", "
 	}
 	switch {
 	case has != had:
 		return false
-	case !had || same && len(rest) == 0:
+	case !had || same && (len(rest) == 0 || rest[0] == 0):
 		return true
 	}
+	name, value, chosen, _ := splitLine(line)
 	return s.meansSame(id, name, value, chosen)
 }
 

@@ -21,6 +21,10 @@ func (t *Transaction) went() {
 // found notes that the response is in the cache.
 func (t *Transaction) found() {
 	switch {
+	case t.detail == whileRevalidating:
+		t.outcome.Result = accesslog.StaleHit
+	case t.detail == onError:
+		t.outcome.Result = accesslog.RefFailHit
 	case t.outcome.Result == accesslog.RefreshMiss:
 		t.outcome.Result = accesslog.RefreshHit
 	case t.asked:

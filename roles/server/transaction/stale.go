@@ -59,7 +59,7 @@ func (t *Transaction) refresh() {
 	b := &r.txn
 	b.take(e, r, &r.req, r.head)
 	b.settings, b.began, b.behind = t.settings, e.Loop.Wall(), r
-	if b.findRule() && b.findKey() && !b.fresh() {
+	if status, _ := b.findRoute(); status == 0 && b.findKey() && !b.fresh() {
 		e.Stats.Inc(stats.CacheBackground)
 		b.state = looking
 		f.begin(b)
@@ -109,6 +109,7 @@ func (t *Transaction) standIn() bool {
 	t.obj = o
 	t.env.Stats.Inc(stats.CacheStaleOnError)
 	t.detail = onError
+	t.found()
 	t.serveStored(o.Meta(), o.Head())
 	return true
 }
