@@ -3,10 +3,12 @@ package e2e
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"mime"
 	"mime/multipart"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"trafficd/e2e/harness"
@@ -539,4 +541,121 @@ func TestPartsCanBeTurnedOff(t *testing.T) {
 	p.Client().Get("/a").Expect(200, body)
 	p.Client().Get("/a", "Range: bytes=0-99").Expect(206, body[:100])
 	expectAsked(t, o, "/a", "0-99", "0-99", "")
+}
+
+// Whatever is asked for, however the origin breaks off, changes what it has and is killed over it: each answer is bytes of
+// one representation, those that it says.
+func TestRandomRanges(t *testing.T) {
+	t.Parallel()
+	const (
+		size    = 100_000
+		objects = 24
+		clients = 6
+		rounds  = 60
+	)
+	seed := rand.Uint64N(1 << 32)
+	t.Logf("seed %d", seed)
+	body := func(object, version int) string {
+		b := []byte(numbered(size - 1000*version))
+		for i := range b {
+			if b[i] == ' ' {
+				b[i] = byte('A' + (object*7+version)%26)
+			}
+		}
+		return string(b)
+	}
+	var mu sync.Mutex
+	rng := rand.New(rand.NewPCG(seed, 1))
+	chance := func(n int) int { mu.Lock(); defer mu.Unlock(); return rng.IntN(n) }
+	versions := [objects]int{}
+	o := harness.NewOrigin(t, func(e *harness.Exchange) {
+		var object int
+		fmt.Sscanf(e.Target, "/%d", &object)
+		mu.Lock()
+		if rng.IntN(25) == 0 {
+			versions[object]++
+		}
+		v := versions[object]
+		mu.Unlock()
+		b := body(object, v)
+		f := newFile(b, fmt.Sprintf(`"%d"`, v), "Cache-Control: max-age="+[]string{"0", "3600"}[chance(2)])
+		if chance(6) == 0 {
+			f.breaks <- chance(1000)
+		}
+		f.serve(e)
+	})
+	p := harness.Start(t, harness.Map("/", o))
+	ask := func(r *rand.Rand) error {
+		object := r.IntN(objects)
+		headers := ""
+		position := func() int { return r.IntN(size * 11 / 10) }
+		switch r.IntN(6) {
+		case 0:
+		case 1:
+			headers = fmt.Sprintf("Range: bytes=%d-\r\n", position())
+		case 2:
+			headers = fmt.Sprintf("Range: bytes=-%d\r\n", position()+1)
+		case 3:
+			headers = fmt.Sprintf("Range: bytes=%d-%d,%d-%d\r\n", position(), position(), position(), position())
+		default:
+			from := position()
+			headers = fmt.Sprintf("Range: bytes=%d-%d\r\n", from, from+r.IntN(50_000))
+		}
+		if r.IntN(8) == 0 {
+			headers += fmt.Sprintf("If-Range: \"%d\"\r\n", r.IntN(4))
+		}
+		a, err := harness.Fetch(p.Addr, fmt.Sprintf("GET /%d HTTP/1.1\r\nHost: h\r\n%s\r\n", object, headers))
+		if err != nil {
+			return nil // the origin broke off too often; what came was not taken for the whole
+		}
+		what := fmt.Sprintf("/%d %q: %d, ETag %s, Content-Range %q", object, headers, a.Status, a.Get("ETag"), a.Get("Content-Range"))
+		var v int
+		if n, _ := fmt.Sscanf(a.Get("ETag"), `"%d"`, &v); n != 1 && (a.Status == 200 || a.Status == 206) {
+			return fmt.Errorf("%s: no version", what)
+		}
+		want := body(object, v)
+		one := func(place, got string) error {
+			var from, to, total int
+			if _, err := fmt.Sscanf(place, "bytes %d-%d/%d", &from, &to, &total); err != nil || total != len(want) || got != want[from:to+1] {
+				return fmt.Errorf("%s: wrong bytes", what)
+			}
+			return nil
+		}
+		switch {
+		case a.Status == 200 && string(a.Body) != want:
+			return fmt.Errorf("%s: wrong bytes", what)
+		case a.Status == 206 && a.Get("Content-Range") != "":
+			return one(a.Get("Content-Range"), string(a.Body))
+		case a.Status == 206:
+			for place, got := range partsOf(t, a) {
+				if err := one(place, got); err != nil {
+					return err
+				}
+			}
+		case a.Status != 200 && a.Status != 416 && a.Status != 502:
+			return fmt.Errorf("%s: unexpected", what)
+		}
+		return nil
+	}
+	var wg sync.WaitGroup
+	for i := range clients {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(seed, uint64(i+2)))
+			for range rounds {
+				if err := ask(r); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 3 {
+		old := p.PID(harness.Server)
+		p.Standby(old)
+		p.Kill(harness.Server)
+		p.WaitReplaced(harness.Server, old)
+	}
+	wg.Wait()
+	p.ExpectMetric("trafficd_cache_combined_total", "some", func(n float64) bool { return n > 0 })
+	p.ExpectMetric("trafficd_requests_lost_total", "0", func(n float64) bool { return n == 0 })
 }

@@ -164,7 +164,7 @@ func (s *Session) begin(b []byte) bool {
 		return false
 	}
 	s.work = w
-	s.remember()
+	s.remember(s.host.Env.Loop.Wall())
 	s.scan, s.blanks = http1.HeadScan{}, 0
 	if err != nil {
 		s.refuse(err)
@@ -198,7 +198,7 @@ func (s *Session) startBody() {
 func (s *Session) refuse(err error) {
 	if s.work == nil {
 		s.work = s.host.takeWork()
-		s.remember()
+		s.remember(s.host.Env.Loop.Wall())
 	}
 	status, reason := 400, err.Error()
 	var fault *http1.Error

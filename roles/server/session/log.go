@@ -2,6 +2,7 @@ package session
 
 import (
 	"net/netip"
+	"time"
 
 	"trafficd/queue"
 	"trafficd/roles/server/accesslog"
@@ -45,9 +46,9 @@ func (a *address) unpack() netip.AddrPort {
 }
 
 // remember begins the tale of the request that lies at s.lo.
-func (s *Session) remember() {
+func (s *Session) remember(now int64) {
 	t := &s.work.tale
-	t.began, t.request, t.at = s.host.Env.Loop.Wall(), s.base+uint64(s.lo), uint32(s.lo)
+	t.began, t.request, t.at = now, s.base+uint64(s.lo), uint32(s.lo)
 }
 
 // log writes the request's line, if it has none yet. It is followed by the commit that ends the request, and by
@@ -112,7 +113,7 @@ func (s *Session) describeTale(r *record) {
 func (s *Session) restoreTale(r *record) {
 	w := s.work
 	if r.state == recordHead || r.tale.began == 0 {
-		s.remember()
+		s.remember(time.Now().UnixNano()) // the loop does not run yet
 	} else {
 		w.tale = r.tale
 	}
