@@ -659,3 +659,49 @@ func TestRandomRanges(t *testing.T) {
 	p.ExpectMetric("trafficd_cache_combined_total", "some", func(n float64) bool { return n > 0 })
 	p.ExpectMetric("trafficd_requests_lost_total", "0", func(n float64) bool { return n == 0 })
 }
+
+// A range of what is being fetched as a whole comes from there, if it is about to come; one that lies far ahead is asked
+// for by itself.
+func TestRangeOfAFillUnderWay(t *testing.T) {
+	t.Parallel()
+	body := numbered(8 << 20)
+	gate := harness.NewGate()
+	o := harness.NewOrigin(t, func(e *harness.Exchange) {
+		if e.Header.Get("Range") != "" {
+			newFile(body, `"v1"`, fresh).serve(e)
+			return
+		}
+		e.Raw(fmt.Sprintf("HTTP/1.1 200 OK\r\nETag: \"v1\"\r\n%s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n", fresh, len(body)))
+		e.Raw(body[:1<<20])
+		gate.Wait(e)
+		e.Raw(body[1<<20:])
+	})
+	p := harness.Start(t, harness.Map("/", o))
+	whole := p.Client().Dial().Send(harness.Request("GET", "/a", ""))
+	whole.ReadHead().ExpectStatus(200)
+	whole.ReadRaw(1 << 20)
+	p.Client().Get("/a", "Range: bytes=100-199").Expect(206, body[100:200])
+	p.Client().Get("/a", "Range: bytes=7000000-7000009").Expect(206, body[7000000:7000010])
+	several := p.Client().Dial().Send(harness.Request("GET", "/a", "", "Range: bytes=2000000-2099999,0-9,1000000-1199999"))
+	near := p.Client().Dial().Send(harness.Request("GET", "/a", "", "Range: bytes=1500000-"))
+	old := p.PID(harness.Server)
+	p.Standby(old)
+	h := several.ReadHead().ExpectStatus(206)
+	p.Kill(harness.Server)
+	p.WaitReplaced(harness.Server, old)
+	gate.Open()
+	near.Read("GET").Expect(206, body[1500000:])
+	h.Body = []byte(several.ReadRaw(h.Int("Content-Length")))
+	got := partsOf(t, h)
+	for place, want := range map[string]string{
+		"bytes 0-9/8388608": body[:10], "bytes 1000000-1199999/8388608": body[1000000:1200000], "bytes 2000000-2099999/8388608": body[2000000:2100000],
+	} {
+		if got[place] != want {
+			t.Errorf("%s: got %d bytes", place, len(got[place]))
+		}
+	}
+	if whole.ReadRaw(len(body)-1<<20) != body[1<<20:] {
+		t.Error("another body")
+	}
+	expectAsked(t, o, "/a", "", "7000000-7000009")
+}

@@ -225,7 +225,8 @@ func (f *fetch) storeBody(x *freshness.Exchange, h *responseHead, part brought) 
 	switch {
 	case part.size > 0:
 		return f.beginPart(x, h, part)
-	case x.Response.Status == 206:
+	case x.Response.Status == 206: // several ranges, or of a size that is not known
+		f.landUncacheable()
 		return false
 	}
 	return f.beginStoring(x, h)
@@ -288,7 +289,7 @@ func (f *fetch) beginStoring(x *freshness.Exchange, h *responseHead) bool {
 		f.env.Stats.Inc(stats.CacheUncacheable)
 		f.landUncacheable()
 		if f.stale.Valid() && outdated(h.status) {
-			f.env.Store.Remove(f.key)
+			f.env.Store.Remove(f.wholeKey())
 		}
 		return false
 	}
@@ -349,7 +350,7 @@ func (f *fetch) revalidated(x *freshness.Exchange) {
 		}
 	}
 	// It answers this request and no other.
-	f.env.Store.Remove(f.key)
+	f.env.Store.Remove(f.wholeKey())
 	t := f.lead
 	t.obj, f.stale = f.stale, cache.Object{}
 	t.lines = append(t.lines[:0], lines...)

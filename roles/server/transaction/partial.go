@@ -155,6 +155,9 @@ func (t *Transaction) usePieces(front, back *cache.Object, rest span, newest *ca
 		}
 		back, rest.to = nil, newest.Meta().RangeTotal
 	}
+	if t.req.Has(header.Range) && extent(front, back, rest) > t.env.Store.MaxObject() {
+		return // it would be too large to be stored as one
+	}
 	t.pieces.size = newest.Meta().RangeTotal
 	if back != nil {
 		rest.to = place(back).from
@@ -164,6 +167,17 @@ func (t *Transaction) usePieces(front, back *cache.Object, rest span, newest *ca
 		take(&t.pieces.front, front)
 	}
 	t.pieces.rest = rest
+}
+
+// extent is how much front, rest and back are together.
+func extent(front, back *cache.Object, rest span) int64 {
+	if front != nil {
+		rest.from = place(front).from
+	}
+	if back != nil {
+		rest.to = place(back).to
+	}
+	return rest.len()
 }
 
 // take moves an object to where it is released later.
@@ -384,6 +398,11 @@ func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p brought) boo
 	} else {
 		y := x.WholeOf()
 		meta, why = y.Judge()
+		if y.Partial() && why == freshness.Storable {
+			if h.own = f.keepLines(f.env.appendLines(f.env.scratch[:0], x.Response, x.ResponseHead)); h.own == nil {
+				return false
+			}
+		}
 		var ok bool
 		if vary, ok = y.AppendVary(f.env.block[:0]); !ok && why == freshness.Storable {
 			why = freshness.VaryAny
@@ -394,7 +413,7 @@ func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p brought) boo
 	f.env.block = t.appendURI(vary)
 	t.noteKeys()
 	uri := f.env.block[len(vary):]
-	if why != freshness.Storable || len(lines) > maxLines {
+	if why != freshness.Storable || len(lines) > maxLines || !t.mayStore(all.len()) {
 		f.env.Stats.Inc(stats.CacheUncacheable)
 		f.landUncacheable()
 		return false
@@ -410,7 +429,7 @@ func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p brought) boo
 		f.landUncacheable()
 		return false
 	}
-	*h = responseHead{status: 200, length: all.len(), age: h.age, meta: meta, lines: w.Head(), vary: w.Vary(), shared: true, bent: p.bent}
+	*h = responseHead{status: 200, length: all.len(), age: h.age, meta: meta, lines: w.Head(), vary: w.Vary(), shared: true, bent: p.bent, own: h.own}
 	f.mu.Lock()
 	f.w, f.writing = w, true
 	f.mu.Unlock()

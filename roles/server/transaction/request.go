@@ -42,7 +42,7 @@ func (t *Transaction) fetch(p plan) {
 		case cache.Pass:
 			// Nothing is likely to be stored: whether the client has it already is for the
 			// origin to say, in as few bytes as it can.
-			f.store = t.obj.Valid() || !t.conditional()
+			f.store = t.obj.Valid() || !t.conditional() || p.asks != askWhole
 		case cache.Lead:
 			f.collapsed = true
 			if t.filledMeanwhile() {
