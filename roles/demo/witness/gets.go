@@ -38,11 +38,29 @@ func (k *Client) runStream(ctx context.Context, f Framing) {
 
 func (k *Client) runRange(ctx context.Context) {
 	k.repeat(ctx, func() bool {
+		if k.rng.IntN(2) == 0 {
+			return k.inParts(ctx)
+		}
 		obj := k.opts.large(k.rng.IntN(largeObjects))
-		from := k.rng.Int64N(obj.Size)
-		p := part{206, from, from + k.between(1, obj.Size-from)}
-		return k.ask(ctx, want{"GET", obj, p, k.opts.Rate}, fmt.Sprintf("Range: bytes=%d-%d", p.from, p.to-1))
+		return k.askPart(ctx, obj, k.rng.Int64N(obj.Size), k.opts.Rate)
 	})
+}
+
+func (k *Client) askPart(ctx context.Context, obj Object, from int64, rate int) bool {
+	p := part{206, from, from + k.between(1, obj.Size-from)}
+	return k.ask(ctx, want{"GET", obj, p, rate}, fmt.Sprintf("Range: bytes=%d-%d", p.from, p.to-1))
+}
+
+// inParts asks for parts of an object that nobody has asked for before, and for the whole of it, which the cache puts
+// together from them and from what the origin sends slowly.
+func (k *Client) inParts(ctx context.Context) bool {
+	obj := Object{Number: k.number(), Size: k.between(3, maxStream), Rate: k.opts.Rate, MaxAge: hotFor}
+	for range 3 {
+		if !k.askPart(ctx, obj, k.rng.Int64N(obj.Size), 0) {
+			return false
+		}
+	}
+	return k.get(ctx, obj, 0)
 }
 
 // runConditional goes through what a validator can bring: a 304 from a fresh

@@ -271,7 +271,7 @@ type part struct {
 }
 
 // selects evaluates the conditions (RFC 9110 section 13.2.2) and the range, of
-// which the origin knows the form that its clients use: bytes=from-to.
+// which the origin knows the forms that are used: bytes=from-to and bytes=from-.
 func selects(r *request, obj Object) part {
 	whole := part{200, 0, obj.Size}
 	if tag := r.fields.get("If-None-Match"); tag != "" && r.fields.lists("If-None-Match", obj.ETag()) {
@@ -283,7 +283,10 @@ func selects(r *request, obj Object) part {
 		return whole
 	}
 	from, err1 := strconv.ParseInt(first, 10, 64)
-	to, err2 := strconv.ParseInt(last, 10, 64)
+	to, err2 := obj.Size-1, error(nil)
+	if last != "" {
+		to, err2 = strconv.ParseInt(last, 10, 64)
+	}
 	if err1 != nil || err2 != nil || from > to || from >= obj.Size {
 		return whole
 	}
