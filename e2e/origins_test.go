@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -144,6 +145,19 @@ func TestAnotherServerIsAskedAfterA503(t *testing.T) {
 	p.Client().Get("/").ExpectStatus(502) // the last one's word counts
 }
 
+// A server that does not answer in time: what may be asked twice is asked of the next one.
+func TestAnotherServerIsAskedAfterATimeout(t *testing.T) {
+	t.Parallel()
+	a, b := harness.NewOrigin(t, harness.Silent), named(t, "b")
+	p := harness.Start(t, group("strict", "", a, b), harness.Set("timeouts.origin_response", "200ms"), harness.NotReady())
+	harness.WaitFor(t, "a server", func() bool { return p.Ready() })
+	p.Client().Get("/").Expect(200, "b")
+	p.Client().Post("/", "x").ExpectStatus(504)
+	if n := len(b.Requests()); n != 1 {
+		t.Errorf("the second server got %d requests, want the GET only", n)
+	}
+}
+
 // In an outage requests are repeated only out of the budget: the first ten, and no more than a fifth of the rest.
 func TestAnOutageIsNotAmplified(t *testing.T) {
 	t.Parallel()
@@ -161,12 +175,13 @@ func TestAnOutageIsNotAmplified(t *testing.T) {
 	p.ExpectMetric("trafficd_origin_retries_refused_total", "some", func(v float64) bool { return v > 0 })
 }
 
-// An origin that never answers holds one request; the others are told at once. It is noticed when it is back.
-func TestAnOriginThatHangsHoldsOneRequest(t *testing.T) {
+// When no server of a group answers, one request waits for one of them to do so; the others are told at once. That one is
+// back is noticed with the next request.
+func TestServersThatHangHoldOneRequest(t *testing.T) {
 	t.Parallel()
 	var well harness.Switch
 	gate := harness.NewGate()
-	o := harness.NewOrigin(t, harness.Routes(map[string]harness.Handler{
+	hang := harness.Routes(map[string]harness.Handler{
 		"/hang": func(e *harness.Exchange) {
 			if !well.On() {
 				gate.Wait(e)
@@ -174,19 +189,55 @@ func TestAnOriginThatHangsHoldsOneRequest(t *testing.T) {
 			e.Reply(200, "back", "Cache-Control: no-store")
 		},
 		"": harness.Reply(200, "ok", "Cache-Control: no-store"),
-	}))
-	p := harness.Start(t, harness.Map("/", o), harness.Set("origin.fail_threshold", "2"), harness.Set("timeouts.origin_response", "200ms"))
-	for range 2 {
-		p.Client().Get("/hang").ExpectStatus(504)
-	}
-	c := p.Client().Dial().Send(harness.Request("GET", "/hang", ""))
-	o.WaitCount("/hang", 3) // the one that finds out
+	})
+	a, b := harness.NewOrigin(t, hang), harness.NewOrigin(t, hang)
+	p := harness.Start(t, group("strict", "", a, b), harness.Set("origin.fail_threshold", "1"), harness.Set("timeouts.origin_response", "300ms"))
+	p.Client().Get("/hang").ExpectStatus(504) // of both
+	c := p.Client().Dial().Send(harness.Request("POST", "/hang", ""))
+	a.WaitCount("/hang", 2) // the one that finds out
 	p.Client().Get("/other").ExpectStatus(503).Has("Retry-After")
 	well.Set()
-	c.Read("GET").ExpectStatus(504)
-	p.Client().Get("/hang").Expect(200, "back")
+	c.Read("POST").ExpectStatus(504)
+	harness.WaitFor(t, "a server to be back", func() bool { return p.Client().Get("/hang").Status == 200 })
 	p.Client().Get("/other").Expect(200, "ok")
 	gate.Open()
+}
+
+// The only server of an origin is not marked down for what it does not answer: there is nobody else to ask, and what
+// it does answer goes on.
+func TestAnOriginThatHangsIsStillAsked(t *testing.T) {
+	t.Parallel()
+	o := harness.NewOrigin(t, harness.Routes(map[string]harness.Handler{
+		"/hang": harness.Silent,
+		"":      harness.Reply(200, "ok", "Cache-Control: no-store"),
+	}))
+	p := harness.Start(t, harness.Map("/", o), harness.Set("origin.fail_threshold", "1"), harness.Set("timeouts.origin_response", "300ms"))
+	p.Client().Get("/hang").ExpectStatus(504)
+	c := p.Client().Dial().Send(harness.Request("GET", "/hang", ""))
+	o.WaitCount("/hang", 2)
+	p.Client().Get("/other").Expect(200, "ok")
+	c.Read("GET").ExpectStatus(504)
+}
+
+// An origin that cannot be connected to, and does not say so: once that is known one request at a time tries.
+func TestAnOriginThatIsCutOffHoldsOneRequest(t *testing.T) {
+	t.Parallel()
+	cut := harness.NewDeaf(t)
+	p := harness.Start(t, harness.Args("--map", "/=http://"+cut.Addr()), harness.NotReady(),
+		harness.Set("origin.fail_threshold", "2"), harness.Set("timeouts.origin_connect", "1s"))
+	harness.WaitFor(t, "a server", func() bool { return p.Ready() })
+	p.Client().Concurrently(2, harness.Request("POST", "/a", ""), nil)
+	p.Log.Wait(t, 0, "the mark-down", harness.Message("origin server down"))
+	answers := p.Client().Concurrently(10, harness.Request("POST", "/b", ""), nil)
+	at := map[int]int{}
+	for _, r := range answers {
+		if r != nil {
+			at[r.Status]++
+		}
+	}
+	if at[504] < 1 || at[504] > 3 || at[503] != 10-at[504] {
+		t.Errorf("got %v, want one 504, or few, and else 503", at)
+	}
 }
 
 // No more connections than allowed, over all loops; who comes when all are taken waits, and who cannot wait is told so.
@@ -489,4 +540,62 @@ func TestANameThatDoesNotExist(t *testing.T) {
 		t.Errorf("body %q", r.Body)
 	}
 	p.Client().Get("/").Expect(200, "here")
+}
+
+// Uploads to a group whose first server refuses, while the server is killed again and again: each is answered, and has
+// reached exactly one server exactly once.
+func TestRetriesThroughDeathsSendNothingTwice(t *testing.T) {
+	t.Parallel()
+	const clients, kills = 4, 12
+	dead := named(t, "dead")
+	o := harness.NewOrigin(t, func(e *harness.Exchange) { e.Reply(200, e.Target+e.ReadBody(), "Cache-Control: no-store") })
+	p := harness.Start(t, group("strict", "", dead, o), harness.Set("origin.fail_threshold", "0"), harness.Args("--threads", "2"))
+	dead.Down()
+	body := letters(10_000)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	sent := make([]int, clients)
+	for i := range clients {
+		c := p.Client().Dial()
+		wg.Go(func() {
+			for ; ; sent[i]++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				target := fmt.Sprintf("/%d/%d", i, sent[i])
+				if _, err := c.Write([]byte(harness.Request("POST", target, body))); err != nil {
+					t.Errorf("send %s: %v", target, err)
+					return
+				}
+				r, err := c.Try("POST")
+				if err != nil || r.Status != 200 || string(r.Body) != target+body {
+					t.Errorf("%s: %v, %v", target, r, err)
+					return
+				}
+			}
+		})
+	}
+	for range kills {
+		p.Standby()
+		p.Kill(harness.Server)
+	}
+	close(stop)
+	wg.Wait()
+	times := map[string]int{}
+	for _, r := range o.Requests() {
+		times[r.Target]++
+	}
+	total := 0
+	for i, n := range sent {
+		total += n
+		for j := range n {
+			if got := times[fmt.Sprintf("/%d/%d", i, j)]; got != 1 {
+				t.Errorf("upload %d of client %d reached the server %d times", j, i, got)
+			}
+		}
+	}
+	t.Logf("%d uploads through %d deaths", total, kills)
+	p.ExpectMetric("trafficd_origin_retries_total", "one for each upload", func(v float64) bool { return v >= float64(total) })
 }

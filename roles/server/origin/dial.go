@@ -176,7 +176,7 @@ func (d *dial) expired() {
 // made is called when a connection is there.
 func (d *dial) made(c *Conn) {
 	if d.tried() > 1 {
-		d.x.Server.Reached(c.addr)
+		d.x.Server.Reachable(c.addr)
 	}
 	d.remove(c)
 	d.settle()

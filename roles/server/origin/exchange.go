@@ -251,6 +251,13 @@ func (x *Exchange) forgo(now int64) {
 	}
 }
 
+// reached says that there is a connection to the server.
+func (x *Exchange) reached() {
+	if x.Server.Reached() {
+		x.Probe = false
+	}
+}
+
 // passed says that the server has answered.
 func (x *Exchange) passed() {
 	x.Probe = false
@@ -266,7 +273,7 @@ func (x *Exchange) blame(f Failure, now int64) {
 		x.forgo(now)
 	default:
 		x.Probe = false
-		x.Server.Fail(now, f.Err)
+		x.Server.Fail(now, f.Connected, f.Err)
 	}
 }
 

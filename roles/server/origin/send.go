@@ -13,6 +13,7 @@ import (
 // begin sends the exchange's request. The connection is made and carries it.
 func (c *Conn) begin(head []byte) {
 	x := c.x
+	x.reached()
 	ref, ok := c.pool.arena.Get(len(head))
 	if !ok {
 		c.fail(Failure{Err: ErrNoBuffers})

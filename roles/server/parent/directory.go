@@ -96,6 +96,7 @@ func (d *Directory) single(host string, port uint16) *Group {
 		d.forgetLocked()
 	}
 	s := d.newServerLocked("", ServerSpec{host, port, 1}, 0)
+	s.lone = true
 	g := &Group{servers: []*Server{s}, dir: d, course: &course{}}
 	d.alone[a] = g
 	return g
@@ -153,6 +154,7 @@ func (d *Directory) Configure(set Settings, specs []Spec) {
 		}
 		for i, ss := range spec.Servers {
 			s := d.newServerLocked(spec.Name, ss, i)
+			s.lone = len(spec.Servers) == 1
 			if before != nil {
 				s.inherit(before)
 			}

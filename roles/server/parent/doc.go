@@ -20,6 +20,9 @@
 // back is noticed with the first request, not when a time has passed.
 // A server that is Sick gets none: its checks are what finds out.
 //
+// Of an origin that has one server only, no more is asked than that connections can be made: there is nobody else to
+// ask, and an answer that never comes must cost its own request only.
+//
 // Beside that a Group has the budget of repeated requests (Again), and each address a Door, which bounds the
 // connections to it over all loops.
 //

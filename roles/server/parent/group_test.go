@@ -70,7 +70,7 @@ func TestPolicies(t *testing.T) {
 		for i, name := range c.down {
 			for _, s := range g.servers {
 				if s.Host == string(name) {
-					s.Fail(int64(i), errTest)
+					s.Fail(int64(i), false, errTest)
 				}
 			}
 		}
@@ -95,7 +95,7 @@ func TestWhatBecomesOfAServerThatIsBack(t *testing.T) {
 		if got := picks(g, 1, 0); got != "a" {
 			t.Fatalf("first %s", got)
 		}
-		g.servers[0].Fail(0, errTest)
+		g.servers[0].Fail(0, false, errTest)
 		if got := picks(g, 3, second1); got != "bbb" {
 			t.Errorf("policy %d, a down: %s", c.policy, got)
 		}
@@ -111,9 +111,9 @@ func TestWhatBecomesOfAServerThatIsBack(t *testing.T) {
 
 func TestTheLatchMovesWithAFailure(t *testing.T) {
 	g := group(t, Latched, 1, 1, 1)
-	g.servers[0].Fail(0, errTest)
+	g.servers[0].Fail(0, false, errTest)
 	picks(g, 1, 0)
-	g.servers[1].Fail(0, errTest)
+	g.servers[1].Fail(0, false, errTest)
 	if got := picks(g, 2, 0); got != "cc" {
 		t.Errorf("got %s, want cc", got)
 	}
@@ -128,8 +128,8 @@ func TestTheLatchMovesWithAFailure(t *testing.T) {
 func TestTheNextRequestFindsOut(t *testing.T) {
 	g := group(t, RoundRobin, 1)
 	s := g.servers[0]
-	s.Fail(0, errTest)
-	for _, end := range []func(){func() { s.Abandon(1) }, func() { s.Fail(1, errTest) }} {
+	s.Fail(0, false, errTest)
+	for _, end := range []func(){func() { s.Abandon(1) }, func() { s.Fail(1, false, errTest) }} {
 		if got := picks(g, 2, 1); got != "A-" {
 			t.Errorf("got %s, want one probe", got)
 		}
@@ -164,6 +164,32 @@ func TestWhatWasTriedIsNotTriedAgain(t *testing.T) {
 	}
 }
 
+// A server that is alone is down when it cannot be connected to, not when it does not answer; and a connection is proof.
+func TestAServerThatIsAlone(t *testing.T) {
+	g := group(t, RoundRobin, 1)
+	s := g.servers[0]
+	for range 10 {
+		s.Fail(0, true, errTest)
+	}
+	if got := picks(g, 2, 0); got != "aa" {
+		t.Errorf("without answers: got %s, want aa", got)
+	}
+	s.Fail(0, false, errTest)
+	if got := picks(g, 2, 0); got != "A-" {
+		t.Errorf("without connections: got %s, want one that finds out", got)
+	}
+	if !s.Reached() {
+		t.Error("a connection is no proof")
+	}
+	if got := picks(g, 2, 0); got != "aa" {
+		t.Errorf("with a connection: got %s", got)
+	}
+	both := group(t, RoundRobin, 1, 1).servers[0]
+	if both.Fail(0, true, errTest); both.State() != Down || both.Reached() {
+		t.Error("one of several is taken for one that is alone")
+	}
+}
+
 // The death of a server moves its own keys only, and they are spread over the others.
 func TestConsistentHash(t *testing.T) {
 	g := group(t, ConsistentHash, 1, 1, 1, 1, 2)
@@ -184,7 +210,7 @@ func TestConsistentHash(t *testing.T) {
 			t.Errorf("server %d of weight %d has %d keys, want about %d", s, g.servers[s].weight, n, want)
 		}
 	}
-	g.servers[2].Fail(0, errTest)
+	g.servers[2].Fail(0, false, errTest)
 	heirs := map[int]int{}
 	for i := range before {
 		switch now := owner(i); {
@@ -261,7 +287,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 	d := NewDirectory(Settings{FailThreshold: 1, DownTime: time.Minute}, func(c Change) { told = append(told, c) })
 	d.Configure(*d.settings.Load(), []Spec{spec(Strict, 1, 1)})
 	o := &remap.Origin{Group: "g"}
-	d.Of(o).servers[0].Fail(0, errTest)
+	d.Of(o).servers[0].Fail(0, false, errTest)
 	next := spec(Strict, 1, 1)
 	next.Servers[0], next.Servers[1] = next.Servers[1], next.Servers[0]
 	d.Configure(*d.settings.Load(), []Spec{next})
@@ -281,7 +307,7 @@ func TestReloadKeepsWhatIsKnown(t *testing.T) {
 func TestServersWithoutAGroupAreBounded(t *testing.T) {
 	d := NewDirectory(Settings{FailThreshold: 1}, nil)
 	of := func(i int) *Group { return d.Of(&remap.Origin{Host: fmt.Sprint("h", i), Port: 80}) }
-	of(0).servers[0].Fail(0, errTest)
+	of(0).servers[0].Fail(0, false, errTest)
 	for i := range 3 * maxAlone {
 		of(i)
 	}

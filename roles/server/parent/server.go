@@ -16,6 +16,7 @@ type Server struct {
 	name   string // host:port, for logs; immutable
 	index  int    // in its group; immutable
 	weight int    // immutable
+	lone   bool   // the only one of its origin; immutable
 	group  string // name, for logs; immutable
 	dir    *Directory
 
@@ -49,13 +50,26 @@ func (s *Server) Pass() {
 	s.on(evPass, 0, "")
 }
 
-// Fail says that a request got no response, and why.
-func (s *Server) Fail(now int64, why error) {
+// Reached says that there is a connection to the server, and reports whether that is proof that it is up. It is for one
+// that is alone: with more asked of it, a request that it never answers would keep all others waiting for the proof.
+func (s *Server) Reached() (proof bool) {
+	if s == nil || !s.lone {
+		return false
+	}
+	s.Pass()
+	return true
+}
+
+// Fail says that a request got no response, and why; reached: a connection was there. Of a server that is alone only
+// those without one count: nobody else could be asked, and what it does to some requests it need not do to others.
+func (s *Server) Fail(now int64, reached bool, why error) {
 	if s == nil {
 		return
 	}
 	s.failures.Add(1)
-	s.on(evFail, now, why.Error())
+	if !reached || !s.lone {
+		s.on(evFail, now, why.Error())
+	}
 }
 
 // Abandon says that nobody will learn whether the server would have answered. It is of interest only of
@@ -141,8 +155,8 @@ func (s *Server) Unreachable(a netip.Addr, now int64) {
 	s.avoid[a] = now + avoidFor
 }
 
-// Reached takes that back.
-func (s *Server) Reached(a netip.Addr) {
+// Reachable takes that back.
+func (s *Server) Reachable(a netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.avoid, a)
