@@ -8,6 +8,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -116,26 +118,42 @@ func listener(t *testing.T, serve func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// deafListener is an address at which the kernel takes no more connections: it drops what would begin one.
-func deafListener(t *testing.T) string {
+// deafListener is an address at which the kernel takes no more connections: it drops what would begin one, until
+// there is room, which accept makes. It returns the first connection that comes then and is not given up.
+func deafListener(t *testing.T) (addr string, accept func() net.Conn) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(fd) })
-	err = errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0))
-	name, err2 := unix.Getsockname(fd)
-	if err := errors.Join(err, err2); err != nil {
+	f := os.NewFile(uintptr(fd), "listener")
+	defer f.Close()
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
 		t.Fatal(err)
 	}
-	addr := fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
-	c, err := net.Dial("tcp", addr) // the one that has room
+	l, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	c, err := net.Dial("tcp", l.Addr().String()) // the one that has room
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return addr
+	return l.Addr().String(), func() net.Conn {
+		t.Helper()
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { in.Close() })
+			if in.RemoteAddr().String() != c.LocalAddr().String() {
+				return in
+			}
+		}
+	}
 }
 
 // connect asks for a tunnel; what is given follows at once.
@@ -185,12 +203,57 @@ func TestConnect(t *testing.T) {
 		c.ExpectEOF()
 	}
 	deaf := p.Client().Dial()
-	deaf.Send("CONNECT "+deafListener(t)+" HTTP/1.1\r\nHost: x:1\r\n\r\n").Read("CONNECT").ExpectStatus(504).Header("Connection", "close")
+	addr, _ := deafListener(t)
+	deaf.Send("CONNECT "+addr+" HTTP/1.1\r\nHost: x:1\r\n\r\n").Read("CONNECT").ExpectStatus(504).Header("Connection", "close")
 
 	for _, line := range []string{"CONNECT / HTTP/1.1", "CONNECT http://x:80/ HTTP/1.1", "CONNECT x HTTP/1.1", "CONNECT x:0 HTTP/1.1", "CONNECT u@x:443 HTTP/1.1"} {
 		c := p.Client().Dial()
 		c.Send(line + "\r\nHost: x\r\n\r\n").Read("GET").ExpectStatus(400)
 		c.ExpectEOF()
+	}
+}
+
+// A tunnel has its line in the access log when it opens, and so has one that is refused.
+func TestTunnelsAreLogged(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "access.log")
+	p := harness.Start(t, harness.Args("--threads", "1"), forwarding(""), harness.Set("access_log.path", path))
+	echo := listener(t, func(c net.Conn) { io.Copy(c, c) })
+	c := p.Client().Dial()
+	connect(c, echo, "x").ExpectStatus(200)
+	c.ReadRaw(1)
+	p.Client().Dial().Send("CONNECT " + harness.FreeAddr(t) + " HTTP/1.1\r\nHost: x\r\n\r\n").Read("CONNECT").ExpectStatus(502)
+	p.Client().Dial().Send("CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: x\r\n\r\n").Read("CONNECT").ExpectStatus(403)
+	old := p.Kill(harness.Server)
+	p.WaitReplaced(harness.Server, old.PID)
+	c.Send("y").ReadRaw(1)
+	c.CloseWrite().ExpectEOF()
+	got := lines(t, path, 3)
+	for i, want := range []string{"TCP_TUNNEL/200 0 CONNECT " + echo, "/502 ", "TCP_DENIED/403 "} {
+		if !strings.Contains(got[i], want) {
+			t.Errorf("line %d has no %q: %s", i+1, want, got[i])
+		}
+	}
+}
+
+// A server that dies while it connects leaves a request behind that is begun anew: the far side has had no byte of it.
+func TestConnectIsBegunAnew(t *testing.T) {
+	t.Parallel()
+	p := harness.Start(t, harness.Args("--threads", "1"), forwarding(""))
+	addr, accept := deafListener(t)
+	c := p.Client().Dial()
+	c.Send("CONNECT " + addr + " HTTP/1.1\r\nHost: x\r\n\r\nearly")
+	old := p.Kill(harness.Server)
+	p.WaitReplaced(harness.Server, old.PID)
+	far := accept()
+	c.ReadHead().ExpectStatus(200)
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(far, b); err != nil || string(b) != "early" {
+		t.Fatalf("the far side got %q, %v", b, err)
+	}
+	io.WriteString(far, "answer")
+	if got := c.ReadRaw(6); got != "answer" {
+		t.Errorf("got %q", got)
 	}
 }
 
