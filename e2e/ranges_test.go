@@ -193,6 +193,11 @@ func TestPartsAreStoredAndCompleted(t *testing.T) {
 	whole("/in-order")
 	whole("/in-order")
 	get("/in-order", "-1", 999, 1000)
+	for _, c := range []struct{ field, status string }{{"Range: bytes=0-99", "; fwd=uri-miss; stored"}, {"Range: bytes=0-9", "; hit"}, {"X: y", "; fwd=partial; stored"}} {
+		if got := p.Client().Get("/status", c.field).Get("Cache-Status"); !strings.Contains(got, c.status) {
+			t.Errorf("%s: Cache-Status %q, want %q", c.field, got, c.status)
+		}
+	}
 	expectAsked(t, o, "/in-order", "0-99", "100-149", "150-199", "200-")
 
 	get("/tail", "-100", 900, 1000)

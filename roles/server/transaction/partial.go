@@ -418,7 +418,7 @@ func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p brought) boo
 		f.landUncacheable()
 		return false
 	}
-	key := t.key
+	key := f.wholeKey()
 	if all.from != 0 || all.to != p.size {
 		meta.RangeFrom, meta.RangeTotal = all.from, p.size
 		key = key.Parts()

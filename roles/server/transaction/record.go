@@ -387,7 +387,10 @@ func (f *fetch) ledBy(t *Transaction) {
 	t.findRoute()
 	if t.findKey() {
 		t.fwd = fwdMiss
-		if f.stale.Valid() {
+		switch {
+		case f.pieces.valid():
+			t.fwd = fwdPartial
+		case f.stale.Valid():
 			t.fwd = fwdStale
 		}
 	}

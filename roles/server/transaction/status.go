@@ -18,12 +18,13 @@ const (
 	fwdMiss              // one of the two
 	fwdRequest           // it is fresh, and the client wants it fresher
 	fwdStale             // it is stale
+	fwdPartial           // a part of it is stored
 	numForwards
 )
 
 // forwards are the parameters that say so. Immutable.
 var forwards = [numForwards]string{
-	"; hit", "; fwd=bypass", "; fwd=method", "; fwd=uri-miss", "; fwd=vary-miss", "; fwd=miss", "; fwd=request", "; fwd=stale",
+	"; hit", "; fwd=bypass", "; fwd=method", "; fwd=uri-miss", "; fwd=vary-miss", "; fwd=miss", "; fwd=request", "; fwd=stale", "; fwd=partial",
 }
 
 // detail is what else there is to say (RFC 9211 §2.8).
@@ -60,6 +61,8 @@ func (t *Transaction) missed() {
 		return // it looks for the second time
 	}
 	switch {
+	case t.pieces.valid():
+		t.fwd = fwdPartial
 	case !t.obj.Valid() && t.sel.Missed:
 		t.fwd = fwdVaryMiss
 	case !t.obj.Valid():
