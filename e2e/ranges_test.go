@@ -504,34 +504,58 @@ func TestCombinedFillSurvives(t *testing.T) {
 	expectAsked(t, o, "/a", "0-2097151", "4194304-", "2097152-4194303")
 }
 
-// The server dies while it waits for the rest of a response that has broken off.
+// The server dies while it waits for the rest of a response that has broken off, and while that comes.
 func TestMidBodyResumeSurvives(t *testing.T) {
 	t.Parallel()
-	body := numbered(2 << 20)
-	gate := harness.NewGate()
-	file := newFile(body, `"v1"`, fresh)
-	file.breaks <- 1 << 20
-	o := harness.NewOrigin(t, func(e *harness.Exchange) {
-		if e.Header.Get("Range") != "" {
-			gate.Wait(e)
-		}
-		file.serve(e)
-	})
-	p := harness.Start(t, harness.Map("/", o))
-	c := p.Client().Dial().Send(harness.Request("GET", "/a", ""))
-	c.ReadHead().ExpectStatus(200)
-	got := c.ReadRaw(1 << 20)
-	o.WaitCount("/a", 2)
-	old := p.PID(harness.Server)
-	p.Standby(old)
-	p.Kill(harness.Server)
-	p.WaitReplaced(harness.Server, old)
-	gate.Open()
-	if got += c.ReadRaw(1 << 20); got != body {
-		t.Error("another body")
+	const piece = 1 << 20
+	body := numbered(3 * piece)
+	for _, c := range []struct {
+		cacheControl string
+		after        []string // what the origin is asked for by another request
+	}{
+		{fresh, nil},
+		{"Cache-Control: no-store", []string{""}},
+	} {
+		t.Run(c.cacheControl, func(t *testing.T) {
+			t.Parallel()
+			gates := []*harness.Gate{harness.NewGate(), harness.NewGate()}
+			file := newFile(body, `"v1"`, c.cacheControl)
+			file.breaks <- piece
+			o := harness.NewOrigin(t, func(e *harness.Exchange) {
+				if e.Header.Get("Range") == "" {
+					file.serve(e)
+					return
+				}
+				gates[0].Wait(e)
+				e.Raw(fmt.Sprintf("HTTP/1.1 206 Partial Content\r\nETag: \"v1\"\r\n%s\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n",
+					c.cacheControl, piece, 3*piece-1, 3*piece, 2*piece))
+				e.Raw(body[piece : 2*piece])
+				gates[1].Wait(e)
+				e.Raw(body[2*piece:])
+			})
+			p := harness.Start(t, harness.Map("/", o))
+			kill := func() {
+				old := p.PID(harness.Server)
+				p.Standby(old)
+				p.Kill(harness.Server)
+				p.WaitReplaced(harness.Server, old)
+			}
+			conn := p.Client().Dial().Send(harness.Request("GET", "/a", ""))
+			conn.ReadHead().ExpectStatus(200)
+			got := conn.ReadRaw(piece)
+			o.WaitCount("/a", 2)
+			kill()
+			gates[0].Open()
+			got += conn.ReadRaw(piece)
+			kill()
+			gates[1].Open()
+			if got += conn.ReadRaw(piece); got != body {
+				t.Error("another body")
+			}
+			p.Client().Get("/a").Expect(200, body)
+			expectAsked(t, o, "/a", append([]string{"", "1048576-"}, c.after...)...)
+		})
 	}
-	p.Client().Get("/a").Expect(200, body)
-	expectAsked(t, o, "/a", "", "1048576-")
 }
 
 // Without cache.partial a range is passed on and nothing of it is stored.
