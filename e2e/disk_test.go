@@ -129,9 +129,9 @@ func TestMoreThanMemory(t *testing.T) {
 		for i := range 100 {
 			target := fmt.Sprintf("/m/%d", i)
 			c.Send(harness.Request("GET", target, "")).Read("GET").Expect(200, target+letters(60_000))
-		}
-		if round == 0 {
-			onDisk(p, 100)
+			if round == 0 && i%10 == 9 { // before it is out of memory again
+				p.ExpectMetric("trafficd_cache_disk_writes_total", fmt.Sprint(i+1), func(v float64) bool { return v > float64(i) })
+			}
 		}
 	}
 	if n := len(o.Requests()); n != 100 {
@@ -165,4 +165,120 @@ func TestWithoutTheDisk(t *testing.T) {
 	two.Client().Get("/a").Expect(200, "a")
 	onDisk(one, 1)
 	two.Expect("trafficd_cache_disk_objects", 0)
+}
+
+// A power cut, as the next start sees it: the store is there, and the index cannot be trusted. It is made anew, and nothing that was
+// removed comes back.
+func TestHitsAfterAPowerCut(t *testing.T) {
+	t.Parallel()
+	p, o := proxy(t, map[string]harness.Handler{"": func(e *harness.Exchange) {
+		e.Reply(200, e.Target+letters(5000), "Cache-Control: max-age=600")
+	}})
+	for i := range 50 {
+		p.Client().Get(fmt.Sprint("/", i)).ExpectStatus(200)
+	}
+	onDisk(p, 50)
+	for i := range 10 {
+		p.Client().Do("DELETE", fmt.Sprint("/", i), "").ExpectStatus(200)
+	}
+	p.ExpectMetric("trafficd_cache_disk_objects", "40", func(v float64) bool { return v == 40 })
+	p.Annihilate()
+	if err := os.Remove(filepath.Join(p.RunRoot, "cache", "index")); err != nil {
+		t.Fatal(err)
+	}
+	p.StartAgain()
+	onDisk(p, 40)
+	for i := range 50 {
+		target := fmt.Sprint("/", i)
+		p.Client().Get(target).Expect(200, target+letters(5000))
+		want := 1
+		if i < 10 {
+			want = 3
+		}
+		o.ExpectCount(target, want)
+	}
+}
+
+// The server is killed again and again while nearly every answer has to be read from disk first: no
+// client notices, and the origin is not asked again.
+func TestKillsWhileReadingFromDisk(t *testing.T) {
+	const objects, size = 60, 400_000
+	p, o := proxy(t, map[string]harness.Handler{"": func(e *harness.Exchange) {
+		e.Reply(200, e.Target+letters(size), "Cache-Control: max-age=600")
+	}}, harness.Bearing(), harness.Set("cache.size", "12MiB"), harness.Set("cache.disk_size", "64MiB"))
+	target := func(i int) string { return fmt.Sprint("/", i%objects) }
+	for i := range objects { // memory holds some of them only, and not for long
+		p.Client().Get(target(i)).ExpectStatus(200)
+		p.ExpectMetric("trafficd_cache_disk_writes_total", fmt.Sprint(i+1), func(v float64) bool { return v > float64(i) })
+	}
+	stop, failed := make(chan struct{}), make(chan error, 4)
+	for client := range 4 {
+		go func() {
+			failed <- func() error {
+				c, err := harness.Connect(p.Addr)
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				for i := client * 7; ; i += 3 {
+					select {
+					case <-stop:
+						return nil
+					default:
+					}
+					c.Offer(harness.Request("GET", target(i), ""))
+					r, err := c.Try("GET")
+					if err != nil {
+						return fmt.Errorf("%s: %w", target(i), err)
+					}
+					if r.Status != 200 || string(r.Body) != target(i)+letters(size) {
+						return fmt.Errorf("%s: status %d, %d bytes", target(i), r.Status, len(r.Body))
+					}
+				}
+			}()
+		}()
+	}
+	for range 12 {
+		p.Standby()
+		old := p.Kill(harness.Server)
+		old.WaitGone(t)
+		p.WaitTaken(old.PID, harness.Patience)
+	}
+	close(stop)
+	for range 4 {
+		if err := harness.Receive(t, "the end of a client", failed); err != nil {
+			t.Error(err)
+		}
+	}
+	for i := range objects {
+		o.ExpectCount(target(i), 1)
+	}
+	p.ExpectMetric(`trafficd_cache_disk_lookups_total{result="hit"}`, "many", func(v float64) bool { return v >= objects })
+	p.Expect("trafficd_cache_disk_errors_total", 0)
+}
+
+// There is no room for a store of the size that was asked for: said clearly, and the proxy runs without.
+func TestNoRoomOnDisk(t *testing.T) {
+	t.Parallel()
+	p, o := proxy(t, map[string]harness.Handler{"/a": harness.Reply(200, "a", "Cache-Control: max-age=600")},
+		harness.Set("cache.disk_path", t.TempDir()), harness.Set("cache.disk_size", "15TiB"))
+	line := p.Log.Wait(t, 0, "why there is none", harness.Message("no cache on disk"))
+	if !strings.Contains(line.Raw, "no space left") {
+		t.Errorf("it says %s", line.Raw)
+	}
+	for range 2 {
+		p.Client().Get("/a").Expect(200, "a")
+	}
+	o.ExpectCount("/a", 1)
+}
+
+// A directory that cannot be made is a mistake in the settings, and said before anything is served.
+func TestADirectoryThatCannotBeMade(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := harness.Start(t, harness.NotReady(), harness.ExitAny(), harness.Set("cache.disk_path", file+"/below"))
+	p.Log.Wait(t, 0, "what is wrong", func(l harness.Line) bool { return strings.Contains(l.Raw, "cache.disk_path") })
 }

@@ -354,10 +354,10 @@ func TestFIFO(t *testing.T) {
 // told is a tier below that only listens.
 type told struct{ ids map[Key]ID }
 
-func (t told) Published(k Key, _ []byte, id ID)     { t.ids[k] = id }
-func (t told) Removed(Key)                          {}
-func (t told) Has(Key) bool                         { return false }
-func (t told) Purge(func(Key, []byte, []byte) bool) {}
+func (t told) Published(k Key, _ []byte, id ID, _ int64) { t.ids[k] = id }
+func (t told) Removed(Key)                               {}
+func (t told) Has(Key) bool                              { return false }
+func (t told) Purge(func(Key, []byte, []byte) bool)      {}
 
 // TestLowerLearnsOfMoves: the last identity that the tier below was told of is the one that is stored.
 func TestLowerLearnsOfMoves(t *testing.T) {

@@ -4,9 +4,9 @@ package cache
 // Writer.PublishLoaded. Its methods are called by whoever changes the store, a loop usually, and must
 // not block.
 type Lower interface {
-	// Published says that id, pinned for the time of the call, is the stored response for its key and
+	// Published says that id, pinned for the time of the call, with a body of size bytes, is the stored response for its key and
 	// vary block from now on.
-	Published(k Key, vary []byte, id ID)
+	Published(k Key, vary []byte, id ID, size int64)
 	// Removed says that nothing stored under k may be served any more. Remove calls it twice, before it
 	// removes anything and after: so what the tier below puts back up, having seen it there before the first call, is
 	// removed with the rest, and what it has read here before the second call it can refuse.
@@ -38,7 +38,7 @@ func (s *Store) tellPublished(o Object) {
 		return
 	}
 	if l := s.lower.Load(); l != nil {
-		(*l).Published(o.hdr.key, o.hdr.varyBlock(), o.ID())
+		(*l).Published(o.hdr.key, o.hdr.varyBlock(), o.ID(), o.BodyLen())
 	}
 }
 
@@ -150,10 +150,24 @@ func (a *Arena) publishLoaded(l location, h *objectHeader, still func() bool) bo
 	defer mu.Unlock()
 	set := s.set(h.key)
 	v := a.survey(set, h)
-	if v.same >= 0 || !still() {
+	if !still() {
 		return false
 	}
-	s.takeWay(set, &v, h.key.tag(), l)
+	if v.same < 0 {
+		s.takeWay(set, &v, h.key.tag(), l)
+		return true
+	}
+	old := location(set.locs[v.same].Load())
+	if o, ok := a.open(old); ok {
+		o.Release()
+		return false
+	}
+	// Of what is there the body has been evicted, or a part of it: nobody can open it any more.
+	set.locs[v.same].Store(uint64(l))
+	killpoint()
+	s.discount(old)
+	s.segs[l.segment()].live.Add(1)
+	killpoint()
 	return true
 }
 

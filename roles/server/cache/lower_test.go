@@ -9,7 +9,7 @@ import (
 // diary is a tier below that writes down what it is told.
 type diary struct{ lines []string }
 
-func (d *diary) Published(k Key, vary []byte, id ID) {
+func (d *diary) Published(k Key, vary []byte, id ID, _ int64) {
 	d.lines = append(d.lines, fmt.Sprintf("published %x %q %v", k[0], vary, id != 0))
 }
 func (d *diary) Has(Key) bool { return false }
@@ -127,4 +127,47 @@ func TestTheSeedCanBeGiven(t *testing.T) {
 	if key(Options{Seed: [2]uint64{1, 2}}) != given {
 		t.Error("two stores with one seed have different keys")
 	}
+}
+
+// TestPublishLoadedReplacesWhatHasLostItsBody: a record outlives its body when that lies in an older segment; nobody can open
+// it then, and it must not be in the way of what can be.
+func TestPublishLoadedReplacesWhatHasLostItsBody(t *testing.T) {
+	s := newStore(t, small, Options{})
+	a := s.Arena()
+	k := keyN(1)
+	o := store(t, a, k, 1, "", 100_000, false)
+	u, err := a.Update(&o, o.Meta(), o.Head())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := s.fragment(u.hdr, 0).loc.segment()
+	o.Release()
+	u.Release()
+	s.ring.Lock()
+	h := &s.segs[body]
+	h.word.Store(segmentWord(generationOf(h.word.Load()), segCondemned))
+	s.ring.Unlock()
+	if !s.segs[u.loc.segment()].serves(u.loc.generation()) {
+		t.Fatal("the record is gone, too")
+	}
+	if s.Has(k, nil) {
+		t.Fatal("it can be opened")
+	}
+	w, err := s.Create(k, &Meta{Lifetime: 2}, uriOf(k), nil, sampleHead(2), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Release()
+	if _, err := w.Write(content(k, 2, 10)); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := w.PublishLoaded(func() bool { return true }); !ok || err != nil {
+		t.Errorf("it was not published: %v", err)
+	}
+	n, ok := s.Find(k, nil)
+	if !ok {
+		t.Fatal("it is not there")
+	}
+	check(t, &n, 2, 10)
+	n.Release()
 }

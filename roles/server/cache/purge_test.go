@@ -235,9 +235,9 @@ func TestNoteKeys(t *testing.T) {
 // cellar is a tier below that keeps URIs.
 type cellar struct{ kept map[Key]string }
 
-func (c *cellar) Published(Key, []byte, ID) {}
-func (c *cellar) Removed(k Key)             { delete(c.kept, k) }
-func (c *cellar) Has(k Key) bool            { return c.kept[k] != "" }
+func (c *cellar) Published(Key, []byte, ID, int64) {}
+func (c *cellar) Removed(k Key)                    { delete(c.kept, k) }
+func (c *cellar) Has(k Key) bool                   { return c.kept[k] != "" }
 func (c *cellar) Purge(match func(Key, []byte, []byte) bool) {
 	for k, text := range c.kept {
 		uri, labels, _ := strings.Cut(text, " ")

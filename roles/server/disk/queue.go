@@ -17,6 +17,9 @@ type backlog struct {
 	head  atomic.Uint64 // what is taken next; the writer's
 	_     [56]byte
 
+	bytes atomic.Int64 // of the bodies that wait
+	hurry int64        // so many do not wait for the writer's next look; immutable
+
 	idle atomic.Bool   // the writer sleeps until it is woken
 	wake chan struct{} // of one
 
@@ -82,6 +85,16 @@ func (b *backlog) push(r response) bool {
 // before it does costs no system call.
 func (b *backlog) rouse() {
 	if b.idle.Load() && b.idle.CompareAndSwap(true, false) {
+		select {
+		case b.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// weigh wakes the writer before its time when much waits: it might be evicted from memory before it is written.
+func (b *backlog) weigh(size int64) {
+	if n := b.bytes.Add(size); n >= b.hurry && n-size < b.hurry {
 		select {
 		case b.wake <- struct{}{}:
 		default:

@@ -3,14 +3,15 @@ package disk
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/cache"
 )
 
-// A Waiter is told that a load is over, by whatever goroutine: look into memory again. Nothing says
-// whether it is there now.
-type Waiter interface{ Loaded() }
+// A Waiter is told that a load is over, by whatever goroutine, and whether anything was brought into memory: look there
+// again. It need not be there still.
+type Waiter interface{ Loaded(some bool) }
 
 // readers bring responses into memory. However many wait for one key, it is read once.
 type readers struct {
@@ -76,7 +77,8 @@ func (s *Store) Load(k cache.Key, w Waiter) bool {
 func (r *readers) run() {
 	var buf []byte
 	for k := range r.jobs {
-		if r.store.load(k, &buf) {
+		some := r.store.load(k, &buf)
+		if some {
 			r.store.opts.Stats.Inc(stats.DiskHits)
 		} else {
 			r.store.opts.Stats.Inc(stats.DiskMisses)
@@ -86,7 +88,7 @@ func (r *readers) run() {
 		delete(r.waiting, k)
 		r.mu.Unlock()
 		for _, w := range ws {
-			w.Loaded()
+			w.Loaded(some)
 		}
 	}
 }
@@ -155,12 +157,18 @@ func (s *Store) loadOne(k cache.Key, c candidate, buf *[]byte) (bool, error) {
 	case s.mem.Has(k, r.vary):
 		return false, nil
 	}
-	w, err := s.mem.Create(k, &r.meta, r.uri, r.vary, r.head, r.body)
-	if err != nil {
-		return false, nil // memory has no room now
+	var w *cache.Writer
+	if s.patiently(func() error {
+		w, err = s.mem.Create(k, &r.meta, r.uri, r.vary, r.head, r.body)
+		return err
+	}) != nil {
+		return false, nil
 	}
 	defer w.Release()
-	if err := s.fill(w, &r, b, buf); err != nil {
+	switch err := s.fill(w, &r, b, buf); {
+	case err == errNoRoom:
+		return false, nil
+	case err != nil:
 		return false, err
 	}
 	ok, err := w.PublishLoaded(func() bool { return s.index.still(c) })
@@ -174,8 +182,7 @@ func (s *Store) fill(w *cache.Writer, r *record, b []byte, buf *[]byte) error {
 		if err != nil {
 			return err
 		}
-		_, err = w.Write(body)
-		return noRoom(err)
+		return s.pour(w, body)
 	}
 	list := append([]byte(nil), r.chunks...) // the buffer is used again
 	key, left := r.key, r.body
@@ -199,8 +206,8 @@ func (s *Store) fill(w *cache.Writer, r *record, b []byte, buf *[]byte) error {
 		if err != nil {
 			return err
 		}
-		if _, err := w.Write(body); err != nil {
-			return noRoom(err)
+		if err := s.pour(w, body); err != nil {
+			return err
 		}
 		left -= p.body
 	}
@@ -210,11 +217,40 @@ func (s *Store) fill(w *cache.Writer, r *record, b []byte, buf *[]byte) error {
 	return nil
 }
 
-// noRoom is nil for what memory says: that is no fault of the disk. The body is short then, and will not be published.
-func noRoom(err error) error {
-	switch {
-	case errors.Is(err, cache.ErrNoSpace), errors.Is(err, cache.ErrFenced), errors.Is(err, cache.ErrTooLarge):
-		return nil
+// errNoRoom ends a load that memory has no room for.
+var errNoRoom = errors.New("no room in memory")
+
+// pour writes a part of a body into memory.
+func (s *Store) pour(w *cache.Writer, body []byte) error {
+	err := s.patiently(func() error {
+		n, err := w.Write(body)
+		body = body[n:]
+		return err
+	})
+	if err != nil {
+		return errNoRoom
 	}
-	return err
+	return nil
+}
+
+// How long a load waits for memory to make room: what is there is being sent, and it takes some time to evict the rest.
+const (
+	roomWait = 50 * time.Millisecond
+	roomLook = time.Millisecond
+)
+
+// patiently does what may fail for lack of room until that works, or it has taken too long.
+func (s *Store) patiently(f func() error) error {
+	limit := time.Now().Add(roomWait)
+	for {
+		err := f()
+		if !errors.Is(err, cache.ErrNoSpace) || time.Now().After(limit) {
+			return err
+		}
+		select {
+		case <-s.stop:
+			return err
+		case <-time.After(roomLook):
+		}
+	}
 }

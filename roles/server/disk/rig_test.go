@@ -165,7 +165,7 @@ func tryStore(m *cache.Store, n, v, size int, vary string) error {
 // bell is a Waiter.
 type bell chan struct{}
 
-func (b bell) Loaded() { close(b) }
+func (b bell) Loaded(bool) { close(b) }
 
 // load brings object n into memory, if it is on disk.
 func (s *server) load(n int) {

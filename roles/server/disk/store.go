@@ -99,7 +99,9 @@ func newStore(dev device, h storeHeader, x *index, o Options, rebuilds bool) *St
 // Attach connects the store to memory, whose keys must be made with Seed, and starts to work.
 func (s *Store) Attach(mem *cache.Store) {
 	s.mem = mem
-	s.lost.Store(mem.Stats().Objects > 0) // a server that died has left it
+	st := mem.Stats()
+	s.lost.Store(st.Objects > 0) // a server that died has left it
+	s.backlog.hurry = st.Capacity / 32
 	mem.SetLower(s)
 	s.reads.start(max(1, s.opts.Threads))
 	s.ended.Go(s.write.run)
@@ -127,7 +129,7 @@ func (s *Store) Close() error {
 
 // Published implements cache.Lower: what was there for the key and vary block is out of date at once, and the new
 // response is on its way.
-func (s *Store) Published(k cache.Key, vary []byte, id cache.ID) {
+func (s *Store) Published(k cache.Key, vary []byte, id cache.ID, size int64) {
 	v := varyHash(vary)
 	s.scan.touch(k)
 	older := s.index.remove(k, func(_ place, in info) bool { return in.vary() == v })
@@ -138,6 +140,7 @@ func (s *Store) Published(k cache.Key, vary []byte, id cache.ID) {
 			s.backlog.remove(grave{k, v})
 		}
 	}
+	s.backlog.weigh(size)
 }
 
 // Removed implements cache.Lower.

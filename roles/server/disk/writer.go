@@ -180,6 +180,7 @@ func (w *writer) work() (some bool) {
 			w.bury(g)
 		}
 	}
+	s.backlog.bytes.Store(0)
 	for range backlogSize {
 		r, ok := w.next()
 		if !ok {
@@ -233,6 +234,7 @@ func (w *writer) save(q response) {
 	o, ok := s.mem.OpenStored(q.id)
 	if !ok {
 		// Evicted, unless there is something newer, which is on its way, or it was removed.
+		s.opts.Stats.Inc(stats.DiskDrops)
 		w.bury(q.grave)
 		return
 	}

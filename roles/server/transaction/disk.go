@@ -21,10 +21,14 @@ type Disk interface {
 type load struct {
 	t    *Transaction // nil: nobody waits any more; the loop's
 	loop *eventloop.Loop
+	some bool // something has been brought; the disk's until the task is posted
 }
 
 // Loaded implements disk.Waiter.
-func (l *load) Loaded() { l.loop.PostTask(l) }
+func (l *load) Loaded(some bool) {
+	l.some = some
+	l.loop.PostTask(l)
+}
 
 // RunTask implements eventloop.Task: memory is looked at again.
 func (l *load) RunTask() {
@@ -34,11 +38,16 @@ func (l *load) RunTask() {
 	}
 	t.load = nil
 	t.looks--
+	if l.some && t.loads < maxLoads {
+		t.asked = false // it may be out of memory again by now
+	}
 	t.on(evAgain)
 }
 
-// askDisk has what memory does not have brought there, once for each request. It reports whether to wait for
-// that.
+// maxLoads bounds how often a request has the disk asked.
+const maxLoads = 3
+
+// askDisk has what memory does not have brought there. It reports whether to wait for that.
 func (t *Transaction) askDisk() bool {
 	d := t.env.Disk
 	if d == nil || t.asked {
@@ -54,6 +63,7 @@ func (t *Transaction) askDisk() bool {
 		return false
 	}
 	t.load = l
+	t.loads++
 	t.on(evFetch)
 	return true
 }

@@ -117,6 +117,7 @@ type Transaction struct {
 	obj       cache.Object // what is served, or validated, from the cache
 	looks     int          // at the cache, for this request
 	asked     bool         // the disk has been
+	loads     int          // from the disk
 	load      *load        // what the disk is asked for; nil: nothing
 	serve     bool         // obj, just validated, is served under lines
 	validated cache.Meta   // its metadata then
