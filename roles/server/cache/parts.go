@@ -115,8 +115,9 @@ func (a *Arena) Assemble(k Key, meta *Meta, uri, vary, head []byte, pieces ...*O
 	return nil
 }
 
-// stretches decides what of the pieces is shared and what is copied. No two neighbours are small, which bounds
-// their number; what is copied is small, since an assembled piece has no small neighbours either.
+// stretches decides what of the pieces is shared and what is copied. Two small neighbours are copied into one, unless the
+// first is the larger: so a byte that comes in small pieces is copied a few times only, and there are
+// few fragments for each 64 KiB.
 func (s *Store) stretches(pieces []*Object) (plan []stretch, total int64) {
 	for _, o := range pieces {
 		size := o.BodyLen()
@@ -127,11 +128,11 @@ func (s *Store) stretches(pieces []*Object) (plan []stretch, total int64) {
 				break
 			}
 			total += n
-			if last := len(plan) - 1; last >= 0 && n < s.small() && plan[last].size < s.small() {
-				plan[last] = stretch{0, plan[last].size + n}
-				continue
-			}
 			plan = append(plan, stretch{f.loc, n})
+			for last := len(plan) - 1; last > 0 && plan[last-1].size <= plan[last].size && plan[last].size < s.small(); last-- {
+				plan[last-1] = stretch{0, plan[last-1].size + plan[last].size}
+				plan = plan[:last]
+			}
 		}
 	}
 	return plan, total

@@ -22,7 +22,8 @@
 //   - The cache is a shared one. A response with Set-Cookie is stored only if it says itself how long others may have it (§7.3).
 //   - Stale is served to who asked for it, within the windows of RFC 5861, and in place of an answer that cannot
 //     be had. Never what must be validated: must-revalidate, proxy-revalidate, s-maxage, no-cache.
-//   - A 206 is never stored, nor is the answer to anything but a GET, or a POST that
+//   - A 206 is stored as a part of a response, by the rules for the whole (WholeOf). Of
+//     anything but a GET nothing is stored, unless it is a POST that
 //     says that it is what a GET would bring (RFC 9110 §9.3.3).
 //
 // # The head block

@@ -60,7 +60,7 @@ func MayAnswer(r *http1.Request) bool {
 }
 
 // cacheable tells whether a final status may be stored at all (§3). Not among them: 206, which
-// would need ranges to be kept, and 304, which updates what is stored; and what answers this request
+// is judged as the whole (WholeOf), and 304, which updates what is stored; and what answers this request
 // in particular, or is forbidden to be stored (RFC 6585 §3 to §6, RFC 8470 §5.2).
 func cacheable(status int) bool {
 	switch status {

@@ -221,7 +221,7 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 }
 
 // storeBody begins to write the response into the cache, if it may.
-func (f *fetch) storeBody(x *freshness.Exchange, h *responseHead, part brought) bool {
+func (f *fetch) storeBody(x *freshness.Exchange, h *responseHead, part enclosure) bool {
 	switch {
 	case part.size > 0:
 		return f.beginPart(x, h, part)

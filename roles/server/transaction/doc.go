@@ -18,6 +18,9 @@
 // RFC 9111 §4). They read along while it is written into the cache. A response
 // that cannot be shared releases its followers to fetch for themselves.
 //
+// Of large responses parts are kept, and asked for: a fetch may bring what lies between two stored parts, and what breaks off
+// is gone on with by asking for the rest (partial.go, resume.go).
+//
 // What is stale may be served while a fetch that nobody waits for validates it, or in place
 // of an error (stale.go). Every reply that the cache had a part in says so in Cache-Status (status.go).
 //

@@ -155,8 +155,8 @@ func (t *Transaction) usePieces(front, back *cache.Object, rest span, newest *ca
 		}
 		back, rest.to = nil, newest.Meta().RangeTotal
 	}
-	if t.req.Has(header.Range) && extent(front, back, rest) > t.env.Store.MaxObject() {
-		return // it would be too large to be stored as one
+	if size := extent(front, back, rest); t.req.Has(header.Range) && (size > t.env.Store.MaxObject() || size>>13 > rest.len()) {
+		return // it would be too large to be stored as one, or its table of fragments larger than what is new
 	}
 	t.pieces.size = newest.Meta().RangeTotal
 	if back != nil {
@@ -273,8 +273,8 @@ func appendRangeLine(b []byte, r span, size int64) []byte {
 	return append(b, "\r\n"...)
 }
 
-// A brought part is what a 206 encloses: bytes of a representation of size. size 0: it is not stored.
-type brought struct {
+// An enclosure is what a 206 encloses: bytes of a representation of size. size 0: it is not stored.
+type enclosure struct {
 	span
 	size int64
 	// bent: its length is not what it says of itself. Only who asked gets it as it says.
@@ -283,7 +283,7 @@ type brought struct {
 
 // takePart looks at what a response says of ranges before anything else is done with it. False: it
 // is of no use, and the fetch has been ended or begun anew.
-func (f *fetch) takePart(r *http1.Response, head []byte) (p brought, ok bool) {
+func (f *fetch) takePart(r *http1.Response, head []byte) (p enclosure, ok bool) {
 	if r.Status != 206 {
 		if f.asks == askRest && r.Status == 416 {
 			f.askAnew() // it has shrunk
@@ -315,7 +315,7 @@ func (f *fetch) takePart(r *http1.Response, head []byte) (p brought, ok bool) {
 }
 
 // enclosed reads what a 206 encloses. several: it is multipart/byteranges, which is passed on and not stored.
-func (f *fetch) enclosed(r *http1.Response, head []byte) (p brought, several, ok bool) {
+func (f *fetch) enclosed(r *http1.Response, head []byte) (p enclosure, several, ok bool) {
 	if !r.Has(header.ContentRange) {
 		const kind = "multipart/byteranges"
 		v := r.Value(head, header.ContentType)
@@ -344,7 +344,7 @@ func (f *fetch) enclosed(r *http1.Response, head []byte) (p brought, several, ok
 }
 
 // fits reports whether a part is what lies between the pieces.
-func (p *pieces) fits(b brought) bool { return p.valid() && b.span == p.rest && b.size == p.size }
+func (p *pieces) fits(b enclosure) bool { return p.valid() && b.span == p.rest && b.size == p.size }
 
 // continues reports whether the response is of the same representation as the pieces.
 func (f *fetch) continues(r *http1.Response, head []byte) bool {
@@ -381,7 +381,7 @@ func (f *fetch) wholeKey() cache.Key {
 }
 
 // beginPart begins to write a part into the cache. False: it is not stored.
-func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p brought) bool {
+func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p enclosure) bool {
 	t := f.lead
 	all := p.span
 	var meta cache.Meta
