@@ -229,3 +229,93 @@ func TestPurgeSurvivesKill(t *testing.T) {
 	p.Client().Get("/slow").Expect(200, "slow 2")
 	o.ExpectCount("/slow", 2)
 }
+
+// What an operator asks: how the cache is, what there is for a URL, and to be rid of it.
+func TestCtlCache(t *testing.T) {
+	t.Parallel()
+	var o *harness.Origin
+	p, o2 := proxy(t, map[string]harness.Handler{
+		"/v": func(e *harness.Exchange) {
+			e.Reply(200, e.Header.Get("Accept-Language"), "Cache-Control: max-age=600", "Vary: Accept-Language", "Surrogate-Key: red blue")
+		},
+		"": func(e *harness.Exchange) { counted(&o)(e) },
+	})
+	o = o2
+	host := "Host: www.example"
+	for _, language := range []string{"de", "fr"} {
+		p.Client().Get("/v", host, "Accept-Language: "+language).Expect(200, language)
+	}
+	for range 3 {
+		p.Client().Get("/a?b", host).Expect(200, "/a?b 1")
+	}
+	ctl := func(exit int, wants []string, args ...string) {
+		t.Helper()
+		r := p.Ctl(append([]string{"cache"}, args...)...)
+		for _, want := range wants {
+			if all := r.Stdout + r.Stderr; r.Code != exit || !strings.Contains(all, want) {
+				t.Errorf("ctl cache %v: exit code %d, want %d, and %q in\n%s", args, r.Code, exit, want, all)
+			}
+		}
+	}
+	ctl(0, []string{"(3 objects", "2 hits, 3 misses", "hit ratio"}, "stat")
+	ctl(0, []string{`"objects": 3`, `"hits": 2`}, "stat", "--json")
+	ctl(0, []string{"www.example/v", "red blue", "accept-language", "fresh", "10m0s", "memory"}, "lookup", "http://www.example/v")
+	ctl(0, []string{`"uri": "www.example/a?b"`, `"hits": 2`}, "lookup", "WWW.example:80/a?b", "--json")
+	ctl(1, []string{"nothing is stored"}, "lookup", "http://www.example/a")
+	ctl(64, []string{"only http is cached"}, "lookup", "https://www.example/a")
+	ctl(0, []string{"0 responses purged"}, "purge", "http://www.example/a")
+	ctl(0, []string{"2 responses marked stale"}, "purge", "--soft", "--tag", "red", "--tag", "green")
+	ctl(0, []string{"stale (purged)"}, "lookup", "http://www.example/v")
+	ctl(0, []string{"1 response purged"}, "purge", "http://www.example/a?b")
+	p.Client().Get("/a?b", host).Expect(200, "/a?b 2")
+	ctl(0, []string{"3 responses purged"}, "purge", "--prefix", "http://www.example/")
+	p.Client().Get("/a?b", host).Expect(200, "/a?b 3")
+	ctl(64, []string{"what is to be purged"}, "purge", "http://www.example/a", "--tag", "red")
+	ctl(64, []string{"a tag has no blank"}, "purge", "--tag", "a b")
+	p.Kill(harness.Server) // the one that answers next has the same cache
+	p.WaitReady()
+	ctl(0, []string{"www.example/a?b", "fresh"}, "lookup", "http://www.example/a?b")
+}
+
+// What is on disk only is purged, too, by URL, by prefix and by tag; and what was purged does not come back when
+// everything has died.
+func TestPurgeReachesDisk(t *testing.T) {
+	t.Parallel()
+	var o *harness.Origin
+	p, o2 := proxy(t, map[string]harness.Handler{"": func(e *harness.Exchange) {
+		var size int
+		fmt.Sscanf(e.Target, "/filler/%d", &size)
+		if size == 0 {
+			counted(&o, "Cache-Tag: t"+e.Target[1:2])(e)
+			return
+		}
+		e.Reply(200, strings.Repeat("f", 60_000), "Cache-Control: max-age=600")
+	}}, harness.Set("cache.size", "4MiB"), harness.Set("cache.disk_size", "64MiB"))
+	o = o2
+	targets := []string{"/a/1", "/a/2", "/b/1", "/c/1", "/d/1"}
+	for _, target := range targets {
+		p.Client().Get(target).Expect(200, target+" 1")
+	}
+	onDisk(p, 5)
+	c := p.Client().Dial()
+	for n := range 200 { // three times what memory takes
+		c.Send(harness.Request("GET", fmt.Sprintf("/filler/%d", n+1), "")).Read("GET").ExpectStatus(200)
+	}
+	if r := p.Ctl("cache", "lookup", "http://localhost/a/1"); !strings.Contains(r.Stdout, "on disk that is not in memory") {
+		t.Errorf("before the purge: %s%s", r.Stdout, r.Stderr)
+	}
+	purge(t, p, 1, "/b/1")
+	purge(t, p, 2, "/a/*")
+	purge(t, p, 1, "/", "Cache-Tag: tc")
+	for _, target := range targets[:4] {
+		p.Client().Get(target).Expect(200, target+" 2")
+	}
+	p.Client().Get("/d/1").Expect(200, "/d/1 1")
+	purge(t, p, 4, "/", "Cache-Tag: ta, tb, tc")
+	p.Kill(harness.Server)
+	p.WaitReady()
+	for _, target := range targets[:4] {
+		p.Client().Get(target).Expect(200, target+" 3")
+	}
+	p.Client().Get("/d/1").Expect(200, "/d/1 1")
+}

@@ -44,7 +44,7 @@ func Command() *cobra.Command {
 	c.PersistentFlags().StringVar(&s.runRoot, "run-root", "", "directory of the instance (default "+runroot.Default()+")")
 	c.PersistentFlags().DurationVar(&s.timeout, "timeout", 0, "give up after this time; 0: the instance's own time limits")
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exitcode.With(exitcode.Usage, err) })
-	c.AddCommand(statusCommand(s), statsCommand(s), originsCommand(s), restartCommand(s), upgradeCommand(s), drainCommand(s), stopCommand(s), configCommand(s), logCommand(s), crashCommand(s))
+	c.AddCommand(statusCommand(s), statsCommand(s), originsCommand(s), restartCommand(s), upgradeCommand(s), drainCommand(s), stopCommand(s), configCommand(s), logCommand(s), crashCommand(s), cacheCommand(s))
 	return c
 }
 

@@ -106,7 +106,7 @@ func (i *instance) run(args ...string) (out string, code exitcode.Code, err erro
 
 func TestNothingRuns(t *testing.T) {
 	i := newInstance(t)
-	for _, args := range []string{"status", "status --json", "stats", "stop", "restart", "restart manager", "drain", "config reload", "config check", "config show", "log reopen"} {
+	for _, args := range []string{"status", "status --json", "stats", "stop", "restart", "restart manager", "drain", "config reload", "config check", "config show", "log reopen", "cache stat", "cache lookup h/a", "cache purge h/a"} {
 		_, code, err := i.run(strings.Fields(args)...)
 		if code != exitcode.NotRunning || !strings.Contains(err.Error(), "no instance runs in "+i.root.Dir()) {
 			t.Errorf("%s: exit code %v, %v", args, code, err)
@@ -116,7 +116,8 @@ func TestNothingRuns(t *testing.T) {
 
 func TestMisuse(t *testing.T) {
 	i := newInstance(t)
-	for _, args := range []string{"status more", "restart cop", "restart server manager", "drain --undo --wait", "drain --no", "config describe nothing", "stats a b", "config check a b", "", "config", "log", "nothing"} {
+	for _, args := range []string{"status more", "restart cop", "restart server manager", "drain --undo --wait", "drain --no", "config describe nothing", "stats a b", "config check a b", "", "config", "log", "nothing",
+		"cache", "cache stat more", "cache lookup", "cache lookup a b", "cache purge", "cache purge a b", "cache purge a --tag b", "cache purge --prefix a --tag b"} {
 		if _, code, err := i.run(strings.Fields(args)...); code != exitcode.Usage {
 			t.Errorf("%s: exit code %v, %v", args, code, err)
 		}

@@ -43,6 +43,9 @@ var routes = map[string]route{
 	control.PathLogReopen:    {http.MethodPost, (*controller).logReopen},
 	control.PathCrashes:      {http.MethodGet, (*controller).crashList},
 	control.PathUpgrade:      {http.MethodPost, (*controller).upgrade},
+	control.PathCache:        {http.MethodGet, (*controller).cacheStats},
+	control.PathCacheLookup:  {http.MethodGet, (*controller).cacheLookup},
+	control.PathCachePurge:   {http.MethodPost, (*controller).cachePurge},
 	control.PathOrigins:      {http.MethodGet, (*controller).origins},
 	heartbeat.Path:           {http.MethodGet, (*controller).heartbeat},
 }

@@ -47,7 +47,7 @@
 //	server → manager   config → the configuration; ready{generation, took, journal} → its turn
 //	                   (the reply is the "go" of package queue); state{state, journal};
 //	                   cause{generation} → {fault}
-//	manager → server   reload, drain{undo}, yield, retire, stop{fast}, heritage, reopen, ping,
+//	manager → server   reload, drain{undo}, yield, retire, stop{fast}, heritage, reopen, ping, cache{ask, …},
 //	                   cause{generation, fault}, origins → what it knows of their servers
 //
 // A server is the active one from its first "ready" state, or because it holds

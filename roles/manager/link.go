@@ -27,6 +27,7 @@ const (
 	opOrigins  = "origins"  // manager → server
 	opCause    = "cause"    // server → manager, manager → server
 	opHeritage = "heritage" // manager → server
+	opCache    = "cache"    // manager → server
 	opDeposit  = "deposit"  // manager → cop
 	opUpgrade  = "upgrade"  // manager → cop, cop → manager
 	opUpgraded = "upgraded" // manager → cop

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"trafficd/proc"
+	"trafficd/roles/internal/cacheview"
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/link"
@@ -273,6 +275,7 @@ type fakeProcess struct {
 	asked   []string // ops called, in order
 	answers map[string]error
 	hello   link.Hello
+	cache   func(cacheview.Question) cacheview.Answer // nil: it answers nothing
 }
 
 // process makes one; w.mu is held.
@@ -351,13 +354,17 @@ func (p *fakeProcess) Call(ctx context.Context, op string, body any, _ ...int) (
 	}
 	p.mu.Lock()
 	p.asked = append(p.asked, op)
-	err := p.answers[op]
+	err, cache := p.answers[op], p.cache
 	p.mu.Unlock()
 	if p.dead() {
 		err = io.EOF
 	}
 	if err != nil {
 		return nil, err
+	}
+	if q, ok := body.(cacheview.Question); ok && cache != nil {
+		b, err := json.Marshal(cache(q))
+		return &link.Message{Body: b}, err
 	}
 	return &link.Message{}, ctx.Err()
 }

@@ -73,6 +73,8 @@ type Server struct {
 	config    atomic.Pointer[config.Config]
 	lines     atomic.Pointer[accesslog.Format] // of the access log; nil: there is none
 	accessLog atomic.Pointer[accesslog.Output] // set by build; the manager may ask for it earlier
+	opened    atomic.Pointer[cache.Store]      // store, for who is asked about it earlier
+	inspector inspector
 
 	mu     sync.Mutex // guards what follows
 	state  stats.State
@@ -175,7 +177,9 @@ func (s *Server) live(ctx context.Context, signals <-chan os.Signal) error {
 }
 
 func newServer(generation uint64) *Server {
-	return &Server{generation: generation, stop: make(chan struct{}), yields: make(chan struct{})}
+	s := &Server{generation: generation, stop: make(chan struct{}), yields: make(chan struct{})}
+	s.inspector.init(s)
+	return s
 }
 
 // inherit takes over what the manager has prepared.
@@ -334,6 +338,7 @@ func (s *Server) openCache(pid int, start uint64) error {
 		return err
 	}
 	s.store = store
+	s.opened.Store(store)
 	if s.disk != nil {
 		s.disk.Attach(store)
 	}

@@ -109,6 +109,24 @@ func (c *Client) Upgrade(ctx context.Context, u Upgrade) (*UpgradeReport, error)
 	return &r, c.do(ctx, http.MethodPost, PathUpgrade, u, &r)
 }
 
+// CacheStats asks for the state of the cache.
+func (c *Client) CacheStats(ctx context.Context) (*CacheStats, error) {
+	var s CacheStats
+	return &s, c.do(ctx, http.MethodGet, PathCache, nil, &s)
+}
+
+// CacheLookup asks what is stored for a URL.
+func (c *Client) CacheLookup(ctx context.Context, of string) (*CacheStored, error) {
+	var s CacheStored
+	return &s, c.do(ctx, http.MethodGet, PathCacheLookup+"?"+url.Values{"url": {of}}.Encode(), nil, &s)
+}
+
+// CachePurge has something purged, and returns when it is gone.
+func (c *Client) CachePurge(ctx context.Context, p CachePurge) (*CachePurged, error) {
+	var a CachePurged
+	return &a, c.do(ctx, http.MethodPost, PathCachePurge, p, &a)
+}
+
 // ReopenLog has every process reopen its log.
 func (c *Client) ReopenLog(ctx context.Context) error {
 	return c.do(ctx, http.MethodPost, PathLogReopen, nil, nil)

@@ -13,6 +13,9 @@
 //	GET  /v1/crashes          Crashes: the records of deaths
 //	GET  /v1/crashes/ID       crash.Record; ID may be its beginning, or last
 //	POST /v1/upgrade          Upgrade → UpgradeReport, when it is under way; its end is in Status
+//	GET  /v1/cache            CacheStats
+//	GET  /v1/cache/lookup     CacheStored; ?url=URL
+//	POST /v1/cache/purge      CachePurge → CachePurged, when it is gone
 //	GET  /synthetic.txt       the heartbeat page
 //
 // # Rules

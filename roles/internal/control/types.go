@@ -22,6 +22,9 @@ const (
 	PathLogReopen    = "/v1/log/reopen"
 	PathCrashes      = "/v1/crashes" // and below it, one record each
 	PathUpgrade      = "/v1/upgrade"
+	PathCache        = "/v1/cache"
+	PathCacheLookup  = "/v1/cache/lookup"
+	PathCachePurge   = "/v1/cache/purge"
 )
 
 // Survival is what the deaths of servers have cost the clients, since the instance began.

@@ -13,10 +13,6 @@ type Lower interface {
 	Removed(k Key)
 	// Has tells whether anything may be stored under k there.
 	Has(k Key) bool
-}
-
-// A Purger is a Lower that can be purged of more than a key.
-type Purger interface {
 	// Purge takes out, for good, whatever match accepts, alternate by alternate. labels are the lines of a head from which
 	// Options.Tags reads the tags. It is not called on a loop and may block; match must not be called with a lock
 	// held that the other methods take.

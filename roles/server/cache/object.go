@@ -48,6 +48,18 @@ func (o *Object) OnDisk() bool { return o.hdr.flags.Load()&flagOnDisk != 0 }
 // moment. So it may be missing where it is due, and is never set where it is not.
 func (o *Object) MarkOnDisk() { o.hdr.flags.Or(flagOnDisk) }
 
+// Hits is how often it was hit since it came to its place, up to 3. Protected tells whether that
+// is one that a scan does not reach.
+func (o *Object) Hits() int { return int(o.hdr.flags.Load() & hitMask / hitOne) }
+
+// Protected see Hits.
+func (o *Object) Protected() bool {
+	return o.arena.store.segs[o.loc.segment()].class.Load() == protected
+}
+
+// Softened tells whether a soft purge has made it stale.
+func (o *Object) Softened() bool { return o.soft != nil }
+
 // Head returns the head block.
 func (o *Object) Head() []byte { return o.hdr.headBlock() }
 

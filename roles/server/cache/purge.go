@@ -88,15 +88,13 @@ func (s *Store) purgeBelow(p *Purge) (n int) {
 		}
 		return n
 	}
-	if d, ok := (*l).(Purger); ok {
-		d.Purge(func(k Key, uri, labels []byte) bool {
-			if !s.means(p, uri, labels) {
-				return false
-			}
-			count(k)
-			return true
-		})
-	}
+	(*l).Purge(func(k Key, uri, labels []byte) bool {
+		if !s.means(p, uri, labels) {
+			return false
+		}
+		count(k)
+		return true
+	})
 	return n
 }
 

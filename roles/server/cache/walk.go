@@ -26,3 +26,25 @@ func (s *Store) walkSet(set int, f func(*Object) bool) bool {
 	}
 	return true
 }
+
+// WalkURI is Walk over what is stored for one URI: its alternates, and their parts.
+func (s *Store) WalkURI(uri []byte, f func(*Object) bool) {
+	mine := func(o *Object) bool { return string(o.URI()) != string(uri) || f(o) }
+	if s.fences.told.Load() != 0 {
+		s.Walk(mine)
+		return
+	}
+	k := s.keyOfURI(uri)
+	if s.walkSet(int(s.place(k)), mine) {
+		s.walkSet(int(s.place(k.Parts())), mine)
+	}
+}
+
+// Below tells whether the tier below may have something for a URI, and whether there is such a tier.
+func (s *Store) Below(uri []byte) (has, tier bool) {
+	l := s.lower.Load()
+	if l == nil {
+		return false, false
+	}
+	return (*l).Has(s.keyOfURI(uri)), true
+}

@@ -1,0 +1,101 @@
+package server
+
+import (
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"trafficd/roles/server/cache"
+	"trafficd/roles/server/purge"
+)
+
+func TestSplitURL(t *testing.T) {
+	for _, c := range []struct{ url, host, path, query string }{
+		{"http://h/a/b?c", "h", "/a/b", "?c"}, {"h:80/a", "h:80", "/a", ""}, {"http://h", "h", "", ""},
+		{"http://[::1]:8080/?", "[::1]:8080", "/", "?"}, {"h?q", "h", "", "?q"}, {"http://h/%41", "h", "/%41", ""},
+	} {
+		host, path, query, err := split(c.url)
+		if err != nil || string(host) != c.host || string(path) != c.path || string(query) != c.query {
+			t.Errorf("%s: %q %q %q, %v", c.url, host, path, query, err)
+		}
+	}
+	for _, url := range []string{"", "/a", "https://h/", "http://", "http://u@h/", "http://h/#f", "http://h/a b", "ftp://h/", "http://h/%zz"} {
+		if _, _, _, err := split(url); err == nil || !strings.Contains(err.Error(), "URL") {
+			t.Errorf("%q: %v", url, err)
+		}
+	}
+}
+
+func TestPrefixOf(t *testing.T) {
+	for text, want := range map[string]string{
+		"http://H": "h/", "h/a*": "h/a", "h/a/": "h/a/", "h:80/a?b": "h/a?b", "http://h/*": "h/", "h*": "h/",
+	} {
+		if got, err := prefixOf(text); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
+// FuzzSplitURL: whatever an operator writes, the pieces together are what was written.
+func FuzzSplitURL(f *testing.F) {
+	for _, s := range []string{"http://h/a?b", "h", "h:1/*", "//", "http://[::1]/", "\x00", "h/\n"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		host, path, query, err := split(text)
+		if err != nil {
+			return
+		}
+		if got := string(host) + string(path) + string(query); got != strings.TrimPrefix(text, "http://") || len(host) == 0 {
+			t.Errorf("%q: %q %q %q", text, host, path, query)
+		}
+	})
+}
+
+// TestStored: what is said of a response, and of one that is not there.
+func TestStored(t *testing.T) {
+	mem, err := unix.Mmap(-1, 0, 4<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Munmap(mem) })
+	store, err := cache.Open(mem, cache.Options{Tags: purge.Tagged})
+	if err != nil {
+		t.Fatal(err)
+	}
+	uri := cache.AppendURI(nil, schemeHTTP, []byte("h"), []byte("/a"), nil)
+	now := int64(1_000_000e9)
+	meta := cache.Meta{Status: 200, ResponseTime: now - 30e9, Lifetime: 60e9}
+	w, err := store.Create(store.KeyOf(schemeHTTP, []byte("h"), []byte("/a"), nil), &meta, uri, []byte("accept-encoding: gzip\n"), []byte("Surrogate-Key: a b\r\nCache-Tag: c\r\n"), 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	o, err := w.Publish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Release()
+	w.Release()
+	v := stored(store, uri, now)
+	if len(v.Alternates) != 1 || v.URI != "h/a" || v.Disk {
+		t.Fatalf("got %+v", v)
+	}
+	a := v.Alternates[0]
+	if a.Status != 200 || a.Age != 30 || a.Lifetime != 60 || !a.Fresh || a.Soft || a.Size != 5 || a.Tier != "memory" || a.Kept ||
+		strings.Join(a.Tags, " ") != "a b c" || strings.Join(a.Vary, "|") != "accept-encoding: gzip" {
+		t.Errorf("got %+v", a)
+	}
+	if _, err := store.Purge(&cache.Purge{URI: uri, Soft: true, Now: now}); err != nil {
+		t.Fatal(err)
+	}
+	if a := stored(store, uri, now).Alternates[0]; a.Fresh || !a.Soft || a.Lifetime != 30 {
+		t.Errorf("after a soft purge: %+v", a)
+	}
+	if v := stored(store, []byte("h/b"), now); len(v.Alternates) != 0 {
+		t.Errorf("of another URL: %+v", v)
+	}
+}
