@@ -42,6 +42,7 @@ func TestTheDeathOfAServerIsNotNoticed(t *testing.T) {
 	}
 	p.Log.Wait(t, mark, "the mark-down", harness.Message("origin server down"))
 	p.Expect("trafficd_origin_servers_down", 1)
+	p.ExpectMetric(fmt.Sprintf(`trafficd_origin_server_requests_total{group="app",server=%q}`, b.Addr()), "its share", func(v float64) bool { return v >= 10 })
 	for command, want := range map[string][]string{
 		"origins": {a.Addr(), "refused", b.Addr(), "up"},
 		"status":  {"1 servers are down"},
@@ -334,6 +335,38 @@ func TestFollowersShareTheFailure(t *testing.T) {
 	o.ExpectCount("/one", 1)
 }
 
+// Clients that ask first and leave hand the lead on to one of those who wait, however often: never does everybody go
+// to the origin at once.
+func TestLeadersThatLeaveCauseNoStampede(t *testing.T) {
+	t.Parallel()
+	const clients, leaders = 20, 6
+	gate := harness.NewGate()
+	o := harness.NewOrigin(t, harness.Routes(map[string]harness.Handler{
+		"/one": func(e *harness.Exchange) {
+			gate.Wait(e)
+			e.Reply(200, "for those who stay", "Cache-Control: max-age=600")
+		},
+		"": harness.Reply(200, "ok", "Cache-Control: no-store"),
+	}))
+	p := harness.Start(t, harness.Map("/", o), harness.Args("--threads", "1"))
+	var all []*harness.Conn
+	for i := range clients {
+		all = append(all, p.Client().Dial().Send(harness.Request("GET", "/one", "")))
+		p.ExpectMetric("trafficd_cache_collapsed_total", "those that follow", func(v float64) bool { return v == float64(i) })
+	}
+	// The lead goes to the one who came last, so it is always the leader who leaves.
+	for i := range leaders {
+		o.WaitCount("/one", i+1)
+		all[(clients-i)%clients].Reset()
+	}
+	o.WaitCount("/one", leaders+1)
+	gate.Open()
+	for _, c := range all[1 : clients-leaders+1] {
+		c.Read("GET").Expect(200, "for those who stay")
+	}
+	o.ExpectCount("/one", leaders+1)
+}
+
 // What turns out to be uncacheable is fetched by everybody, at the same time: the origin answers nobody before all
 // hundred are there.
 func TestAHundredUncacheablesAreNotSerialised(t *testing.T) {
@@ -598,4 +631,38 @@ func TestRetriesThroughDeathsSendNothingTwice(t *testing.T) {
 	}
 	t.Logf("%d uploads through %d deaths", total, kills)
 	p.ExpectMetric("trafficd_origin_retries_total", "one for each upload", func(v float64) bool { return v >= float64(total) })
+}
+
+// A reload changes groups, and keeps what is known of the servers that stay.
+func TestReloadChangesGroups(t *testing.T) {
+	t.Parallel()
+	config := func(policy string, servers ...*harness.Origin) string {
+		var urls []string
+		for _, s := range servers {
+			urls = append(urls, `"`+s.URL()+`"`)
+		}
+		return fmt.Sprintf("origin: {fail_threshold: 1, down_time: 1h}\norigins:\n  - {name: app, servers: [%s], policy: %s}\nmap:\n  - {prefix: /, origin: \"group:app\"}\n",
+			strings.Join(urls, ", "), policy)
+	}
+	a, b, c := named(t, "a"), named(t, "b"), named(t, "c")
+	p := harness.Start(t, harness.Config(config("strict", a, b)))
+	p.Client().Get("/").Expect(200, "a")
+	a.Down()
+	p.Client().Get("/").Expect(200, "b")
+	a.Up() // nobody has found out
+	p.WriteConfig(config("strict", c, a, b))
+	if r := p.Ctl("config", "reload"); r.Code != 0 {
+		t.Fatalf("reload: %s", r.Stderr)
+	}
+	p.Client().Get("/").Expect(200, "c")
+	p.WriteConfig(config("strict", a, b))
+	if r := p.Ctl("config", "reload"); r.Code != 0 {
+		t.Fatalf("reload: %s", r.Stderr)
+	}
+	p.Client().Get("/").Expect(200, "b")
+	p.WriteConfig(strings.Replace(config("strict", a, b), "group:app", "group:ap", 1))
+	if r := p.Ctl("config", "reload"); r.Code == 0 || !strings.Contains(r.Stderr, `did you mean "app"`) {
+		t.Errorf("a rule for a group that is not there: exit code %d, %s", r.Code, r.Stderr)
+	}
+	p.Client().Get("/").Expect(200, "b")
 }

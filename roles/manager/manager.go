@@ -381,7 +381,10 @@ func (m *manager) openAutoconf() (func(), error) {
 		Pulse: m.pulse,
 		Metrics: func(w io.Writer) error {
 			r := m.region.Load()
-			return r.WritePrometheus(w)
+			if err := r.WritePrometheus(w); err != nil {
+				return err
+			}
+			return m.writeOrigins(w)
 		},
 		Failed: func(path string, err error) { m.log.Error().Err(err).Str("path", path).Msg("autoconfiguration") },
 	})

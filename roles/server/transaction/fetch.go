@@ -80,6 +80,7 @@ type fetch struct {
 	paused    bool          // the exchange waits for space in the window
 	followers []*follower
 	failure   reason
+	left      bool // it is over only because its leader left: whoever looks again may wait again
 	hushed    bool // the origin did answer: who cannot do without asks again
 }
 
@@ -164,6 +165,9 @@ func (f *fetch) abandoned() {
 	f.lead = nil
 	if f.progress == pending { // only the owner changes it
 		f.x.Cancel()
+		f.mu.Lock()
+		f.left = true
+		f.mu.Unlock()
 		f.finish(again, reason{})
 	}
 }

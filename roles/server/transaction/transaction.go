@@ -406,7 +406,7 @@ func (t *Transaction) fetchMoved() {
 	}
 	f := t.place.f
 	f.mu.Lock()
-	p, why, hushed := f.progress, f.failure, f.hushed
+	p, why, hushed, left := f.progress, f.failure, f.hushed, f.left
 	suits := t.leading || f.head.shared && (len(f.head.vary) == 0 || t.sel.MatchVary(f.head.vary)) && f.servesLocked(t)
 	f.mu.Unlock()
 	switch {
@@ -416,6 +416,9 @@ func (t *Transaction) fetchMoved() {
 		t.found()
 		t.serveStored(&t.validated, t.lines)
 	case p == again:
+		if left {
+			t.looks-- // or a few clients that leave would send all that wait to the origin at once
+		}
 		t.on(evAgain)
 	case p == failed && freshness.ErrorStatus(why.status) && t.standIn():
 	case p == failed && hushed:
