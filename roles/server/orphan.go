@@ -32,6 +32,7 @@ func (s *Server) watchStop(ctx context.Context, end context.CancelCauseFunc) {
 	tick := time.NewTicker(orphanLook)
 	defer tick.Stop()
 	for {
+		s.link.untilDown(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -58,6 +59,7 @@ func (s *Server) watchParents(ctx context.Context) {
 	alone := 0
 	var next time.Time // not before
 	for {
+		s.link.untilDown(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -70,6 +72,17 @@ func (s *Server) watchParents(ctx context.Context) {
 				s.startCop()
 				next = now.Add(orphanPause)
 			}
+		}
+	}
+}
+
+// untilDown returns as soon as there is no link to a manager, or ctx ends. While there is one, nobody needs to
+// look for anything.
+func (m *manager) untilDown(ctx context.Context) {
+	if c := m.tether.Conn(); c != nil {
+		select {
+		case <-c.Done():
+		case <-ctx.Done():
 		}
 	}
 }

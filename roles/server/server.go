@@ -123,8 +123,9 @@ func (s *Server) run(ctx context.Context, o Options) error {
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
+	s.link = s.tether(ctx)
 	go s.watchStop(ctx, end)
-	cfg, err := s.attach(ctx)
+	cfg, err := s.link.config(ctx)
 	if errors.Is(context.Cause(ctx), errStopping) {
 		return nil
 	}
@@ -237,12 +238,6 @@ func dupFile(fd int, name string) (*os.File, error) {
 		return nil, fmt.Errorf("duplicate %s: %w", name, err)
 	}
 	return os.NewFile(uintptr(n), name), nil
-}
-
-// attach finds the manager and asks it for the configuration.
-func (s *Server) attach(ctx context.Context) (*config.Config, error) {
-	s.link = s.tether(ctx)
-	return s.link.config(ctx)
 }
 
 // build makes everything a request needs and starts the loops.

@@ -12,7 +12,7 @@
 //	4096    roles      3 × 256   cop, manager, server: see Role
 //	8192    banks      4 × 64    what the server in the bank is: see Bank
 //	12288   supervisor rows  2 × RowSize   the manager's and cop's own counters
-//	16384   banks' memory, each: 64 progress cells of 128 bytes, then 64 rows of RowSize bytes
+//	16384   banks' memory, each: 64 progress cells of 384 bytes, then 64 rows of RowSize bytes
 //
 // The hash covers the table and the sizes. A mapping with another magic, version, hash or size is refused
 // (ErrUnreadable), and the manager makes a new one: better to count from nothing than to guess.

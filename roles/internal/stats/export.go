@@ -49,7 +49,13 @@ type LoopAt struct {
 	Lag        uint64 `json:"lag_ns"`
 	MaxLag     uint64 `json:"max_lag_ns"`
 	MaxHandler uint64 `json:"max_handler_ns"`
-	Requests   uint64 `json:"requests"` // by this loop of any server that used the bank
+	Handlers   uint64 `json:"handlers"`
+	P50        uint64 `json:"handler_p50_ns"`
+	P99        uint64 `json:"handler_p99_ns"`
+	P999       uint64 `json:"handler_p999_ns"`
+
+	took     eventloop.Histogram
+	Requests uint64 `json:"requests"` // by this loop of any server that used the bank
 }
 
 // Sum is the value of m over all loops of all servers, dead ones too, and the supervisors.
@@ -84,6 +90,11 @@ func (r *Region) Snapshot() *Snapshot {
 			s.Loops = append(s.Loops, bank.loop(i))
 		}
 	}
+	var took eventloop.Histogram
+	for _, l := range s.Loops {
+		took.Add(l.took)
+	}
+	s.Metrics["loop_handler_p999_ns"] = uint64(took.Quantile(0.999))
 	return s
 }
 
@@ -103,7 +114,10 @@ func (o *Role) read() RoleAt {
 
 func (b Bank) loop(i int) LoopAt {
 	c := b.Cell(i)
+	took := c.Handlers()
 	return LoopAt{
+		took: took, Handlers: took.Count(),
+		P50: uint64(took.Quantile(0.5)), P99: uint64(took.Quantile(0.99)), P999: uint64(took.Quantile(0.999)),
 		Generation: b.Generation(), Loop: i, State: eventloop.State(c.State.Load()).String(),
 		Iterations: c.Iterations.Load(), Events: c.Events.Load(), Posts: c.Posts.Load(), Sleeps: c.Sleeps.Load(),
 		Busy: c.Busy.Load(), Lag: c.Lag.Load(), MaxLag: c.MaxLag.Load(), MaxHandler: c.MaxHandler.Load(),
@@ -223,6 +237,7 @@ func (p promWriter) loops(s *Snapshot) {
 		{"loop_lag_seconds", "Time the loop's last turn with work took.", "ns", Gauge, func(l LoopAt) uint64 { return l.Lag }},
 		{"loop_lag_max_seconds", "Longest such time so far.", "ns", Gauge, func(l LoopAt) uint64 { return l.MaxLag }},
 		{"loop_handler_max_seconds", "Longest single handler so far.", "ns", Gauge, func(l LoopAt) uint64 { return l.MaxHandler }},
+		{"loop_handler_p999_seconds", "Time that 999 of 1000 handlers did not exceed so far.", "ns", Gauge, func(l LoopAt) uint64 { return l.P999 }},
 		{"loop_busy_seconds_total", "Time the loop spent in handlers.", "ns", Counter, func(l LoopAt) uint64 { return l.Busy }},
 		{"loop_iterations_total", "Turns of the loop.", "", Counter, func(l LoopAt) uint64 { return l.Iterations }},
 		{"loop_events_total", "Events handled by the loop.", "", Counter, func(l LoopAt) uint64 { return l.Events }},
@@ -231,5 +246,23 @@ func (p promWriter) loops(s *Snapshot) {
 		for _, l := range s.Loops {
 			p.sample(f.name, number(f.of(l), f.unit), "generation", strconv.FormatUint(l.Generation, 10), "loop", strconv.Itoa(l.Loop))
 		}
+	}
+	p.handlers(s)
+}
+
+// handlers writes how long handlers took, as a histogram for each loop.
+func (p promWriter) handlers(s *Snapshot) {
+	const name = "loop_handler_seconds"
+	p.WriteString("# HELP " + prefix + name + " How long handlers took.\n# TYPE " + prefix + name + " histogram\n")
+	for _, l := range s.Loops {
+		labels := []string{"generation", strconv.FormatUint(l.Generation, 10), "loop", strconv.Itoa(l.Loop)}
+		n := uint64(0)
+		for i, bound := range eventloop.Bounds {
+			n += l.took[i]
+			p.sample(name+"_bucket", number(n, ""), append(labels, "le", number(bound, "ns"))...)
+		}
+		p.sample(name+"_bucket", number(l.Handlers, ""), append(labels, "le", "+Inf")...)
+		p.sample(name+"_sum", number(l.Busy, "ns"), labels...)
+		p.sample(name+"_count", number(l.Handlers, ""), labels...)
 	}
 }
