@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -41,7 +42,7 @@ func lines(t *testing.T, path string, n int) []string {
 		}
 		got = got[:0]
 		for line := range strings.Lines(string(text)) {
-			if !strings.Contains(line, "OPTIONS") {
+			if !strings.Contains(line, "OPTIONS") && !strings.HasPrefix(line, "* ") {
 				got = append(got, strings.TrimSuffix(line, "\n"))
 			}
 		}
@@ -216,6 +217,13 @@ func (v *visitors) run(kind int) {
 			}
 		}
 		id := v.next.Add(1)
+		if kind == 0 && id%5 == 0 {
+			if err := v.tunnel(id); err != nil {
+				v.t.Errorf("tunnel %d: %v", id, err)
+				return
+			}
+			continue
+		}
 		method, target, body, headers := "GET", "/hit", "", []string{fmt.Sprintf("X-Id: %d", id)}
 		switch (int(id) + kind) % 4 {
 		case 1:
@@ -246,6 +254,38 @@ func (v *visitors) run(kind int) {
 	}
 }
 
+const echoed = 1000
+
+// tunnel sends something through a tunnel, twice, and gets it back.
+func (v *visitors) tunnel(id int64) error {
+	c, err := harness.Connect(v.addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte(harness.Request("GET", "/echo", "", fmt.Sprintf("X-Id: %d", id), "Connection: Upgrade", "Upgrade: echo"))); err != nil {
+		return err
+	}
+	if r, err := c.Try("GET"); err != nil || r.Status != 101 {
+		return fmt.Errorf("%v, %v", err, r)
+	}
+	for range 2 {
+		if _, err := c.Write([]byte(page[:echoed/2])); err != nil {
+			return err
+		}
+		var got strings.Builder
+		if _, err := c.CopyRaw(&got, echoed/2); err != nil || got.String() != page[:echoed/2] {
+			return fmt.Errorf("%v, %q", err, got.String())
+		}
+	}
+	c.CloseWriteIfOpen()
+	if _, err := c.CopyRaw(io.Discard, 1); err != io.EOF {
+		return fmt.Errorf("end: %v", err)
+	}
+	v.done.Store(fmt.Sprint(id), true)
+	return nil
+}
+
 // leave ends the visits. It returns the numbers of the requests.
 func (v *visitors) leave() map[string]bool {
 	v.stop.Store(true)
@@ -261,6 +301,12 @@ var visited = map[string]harness.Handler{
 	"/hit":  harness.Reply(200, page, "Cache-Control: max-age=600"),
 	"/miss": harness.Reply(200, page, "Cache-Control: max-age=600"),
 	"/post": harness.Reply(200, page),
+	"/echo": func(e *harness.Exchange) {
+		e.Raw("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		s := e.Stream()
+		io.Copy(s, s)
+		e.Close()
+	},
 	"/chunked": func(e *harness.Exchange) {
 		e.Raw("HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nTransfer-Encoding: chunked\r\n\r\n")
 		e.Chunk(page[:7000])
@@ -288,7 +334,7 @@ func compare(t *testing.T, dir string, ids map[string]bool) {
 				continue // the harness's own
 			}
 			seen[id]++
-			if rest != fmt.Sprintf("200 %d\n", len(page)) {
+			if rest != fmt.Sprintf("200 %d\n", len(page)) && rest != fmt.Sprintf("101 %d\n", echoed) {
 				t.Errorf("%s: %q", filepath.Base(file), line)
 			}
 		}
@@ -351,6 +397,31 @@ func TestAccessLogRotation(t *testing.T) {
 	ids := v.leave()
 	p.Terminate()
 	compare(t, filepath.Dir(path), ids)
+}
+
+// A tunnel has its line at its end, with the bytes of both directions, also those that a server moved that is dead by then.
+func TestAccessLogOfATunnel(t *testing.T) {
+	t.Parallel()
+	p, path := logged(t, "%m %U %s %I %B %{cache}x %{hierarchy}x %{User-Agent}i", visited)
+	old := p.PID(harness.Server)
+	c := p.Client().Dial()
+	request := harness.Request("GET", "/echo", "", "Connection: Upgrade", "Upgrade: echo", "User-Agent: t/1")
+	c.Send(request).ReadHead().ExpectStatus(101)
+	for range 2 {
+		c.Send(page[:100])
+		if got := c.ReadRaw(100); got != page[:100] {
+			t.Fatalf("got %q", got)
+		}
+		p.Standby()
+		p.Kill(harness.Server)
+		old = p.WaitReplaced(harness.Server, old)
+	}
+	c.CloseWrite()
+	c.ExpectEOF()
+	want := fmt.Sprintf("GET /echo 101 %d 200 TCP_TUNNEL DIRECT t/1", len(request)+200)
+	if got := lines(t, path, 1); got[0] != want {
+		t.Errorf("got %q, want %q", got[0], want)
+	}
 }
 
 // A new file that cannot be opened: the old one stays in use, and whoever asked is told.

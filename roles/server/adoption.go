@@ -368,8 +368,11 @@ func (a *adoption) measureTunnel(l, o *leftover) bool {
 // resumeSessions goes on with what clients have asked for.
 func (a *adoption) resumeSessions() {
 	for _, l := range a.order {
-		if l.tag == custody.Session {
-			a.workers[l.loop].host.Acknowledge(l.slot)
+		switch host := a.workers[l.loop].host; l.tag {
+		case custody.Session:
+			host.Acknowledge(l.slot)
+		case custody.Tunnel:
+			host.AcknowledgeTunnel(l.slot)
 		}
 	}
 	for _, l := range a.order {
@@ -447,6 +450,7 @@ func (a *adoption) resumeTunnels() {
 			}
 			continue
 		case !a.measureTunnel(l, o):
+			a.gone(l)
 			a.drop(l)
 			a.drop(o)
 			continue
@@ -490,7 +494,11 @@ func (a *adoption) drop(l *leftover) {
 
 // gone logs the request of a connection that does not go on.
 func (a *adoption) gone(l *leftover) {
-	if l.tag == custody.Session {
-		a.workers[l.loop].host.Gone(session.Left{Slot: l.slot, Progress: l.progress})
+	left := session.Left{Slot: l.slot, Progress: l.progress}
+	switch host := a.workers[l.loop].host; l.tag {
+	case custody.Session:
+		host.Gone(left)
+	case custody.Tunnel:
+		host.GoneTunnel(left)
 	}
 }

@@ -19,6 +19,7 @@ func (s *Session) openTunnel() {
 	b := http1.AppendStatusLine(s.host.Arena.Bytes(ref)[:0], status)
 	b = append(b, lines...)
 	b = append(b, "\r\n"...)
+	head := len(b)
 	b = append(b, early...)
 	if s.watch.Active() {
 		if err := s.host.Loop.Remove(&s.watch); err != nil {
@@ -37,7 +38,9 @@ func (s *Session) openTunnel() {
 		pending = s.host.Arena.Bytes(s.in)[s.lo:s.hi]
 	}
 	s.served++
-	s.tun = tunnel.Join(s.tunnelOptions(), client, tunnel.End{FD: to.FD, Slot: to.Slot, Rx: to.Rx, Tx: to.Tx}, b, pending)
+	o := s.tunnelOptions()
+	o.Keep = s.keepTale(status, head, slot)
+	s.tun = tunnel.Join(o, client, tunnel.End{FD: to.FD, Slot: to.Slot, Rx: to.Rx, Tx: to.Tx}, b, pending)
 	for _, r := range append(to.Pages, page, ref) {
 		s.host.Arena.Put(r)
 	}
@@ -53,7 +56,7 @@ func (s *Session) openTunnel() {
 func (s *Session) tunnelOptions() tunnel.Options {
 	return tunnel.Options{
 		Loop: s.host.Loop, Arena: s.host.Arena, Book: s.host.Book,
-		Idle: s.host.Limits.Tunnel, Closed: s.tunnelClosed,
+		Idle: s.host.Limits.Tunnel, Closed: s.tunnelClosed, Ending: s.host.tunnelEnds,
 	}
 }
 

@@ -12,6 +12,7 @@ type record struct {
 	origin                 uint64 // cookie of the other connection
 	toClient               flight
 	toOrigin               flight
+	keep                   buffer.Ref
 	shutClient, shutOrigin bool // the end of the direction is passed on, or is about to be
 }
 
@@ -30,7 +31,7 @@ func (t *Tunnel) note(step queue.Step) {
 		return
 	}
 	r := record{origin: t.origin.slot.Cookie(), toClient: t.client.flight(), toOrigin: t.origin.flight(),
-		shutClient: t.client.shut, shutOrigin: t.origin.shut}
+		keep: t.o.Keep, shutClient: t.client.shut, shutOrigin: t.origin.shut}
 	t.entry.Commit(t.o.Book, custody.Tunnel, &r, step)
 }
 
@@ -51,6 +52,13 @@ func Pages(b *custody.Book, slot *queue.Slot, page func(buffer.Ref)) {
 	r := custody.Read[record](b, slot)
 	page(r.toClient.page)
 	page(r.toOrigin.page)
+	page(r.keep)
+}
+
+// Kept is the page that the tunnel keeps for its owner; 0: none. The slot's tag is custody.Tunnel.
+func Kept(b *custody.Book, slot *queue.Slot) buffer.Ref {
+	r := custody.Read[record](b, slot)
+	return r.keep
 }
 
 // Origin is the cookie of the tunnel's other connection. The slot's tag is custody.Tunnel.
@@ -71,7 +79,7 @@ func Shut(b *custody.Book, slot *queue.Slot) (client, origin bool) {
 func Resume(o Options, client, origin End) (*Tunnel, bool) {
 	t := newTunnel(o, client, origin)
 	entry, r := custody.Resume[record](o.Book, client.FD, client.Slot)
-	t.entry = entry
+	t.entry, t.o.Keep = entry, r.keep
 	toClient, toOrigin := t.client.resume(&t.origin, r.toClient), t.origin.resume(&t.client, r.toOrigin)
 	if toClient && toOrigin {
 		t.origin.slot.Set(0) // its server may have died before it came to that

@@ -27,14 +27,20 @@ type Options struct {
 	Arena *buffer.Arena
 	Book  *custody.Book // nil: the tunnel ends with this process
 	Idle  time.Duration // without a byte either way; 0: no limit
+	// Keep is a page of the owner's that lives as long as the tunnel, over deaths, too; 0: none.
+	Keep buffer.Ref
+	// Ending is called at the end, before anything is given up, with that page; nil: nobody wants to know.
+	Ending func(s Summary, keep buffer.Ref)
 	// Closed is called once, after both descriptors have been closed.
 	Closed func(s Summary)
 }
 
 // A Summary says what a tunnel did.
 type Summary struct {
-	ToClient, ToOrigin int64 // bytes
+	ToClient, ToOrigin int64 // bytes that this process moved
 	TimedOut           bool
+
+	ClientRx, ClientTx uint64 // bytes consumed from the client and written to it since its connection began
 }
 
 // An End is one of the two connections, as it comes to the tunnel.
@@ -271,7 +277,15 @@ func (t *Tunnel) close(timedOut bool) {
 	}
 	t.closed = true
 	t.limit.Stop()
+	sum := Summary{
+		ToClient: t.client.sent, ToOrigin: t.origin.sent, TimedOut: timedOut, ClientRx: t.client.rx, ClientTx: t.client.tx,
+	}
+	if t.o.Ending != nil {
+		t.o.Ending(sum, t.o.Keep)
+	}
 	t.leaveCustody()
+	t.o.Arena.Put(t.o.Keep)
+	t.o.Keep = 0
 	for _, s := range []*side{&t.client, &t.origin} {
 		s.releasePage()
 		if s.watch.Active() {
@@ -279,5 +293,5 @@ func (t *Tunnel) close(timedOut bool) {
 		}
 		sock.Close(s.fd)
 	}
-	t.o.Closed(Summary{ToClient: t.client.sent, ToOrigin: t.origin.sent, TimedOut: timedOut})
+	t.o.Closed(sum)
 }
