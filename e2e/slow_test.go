@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -289,5 +290,47 @@ func TestConnectionsOfOneClient(t *testing.T) {
 	})
 	for _, c := range held[1:] {
 		c.Send(harness.Request("GET", "/e", "")).Read("GET").ExpectStatus(200)
+	}
+}
+
+// A response that the kernel has taken whole is not yet the client's. One that never takes it loses
+// it with the connection; from one that does, however slowly, it is not taken away.
+func TestRepliesThatLieInTheKernel(t *testing.T) {
+	t.Parallel()
+	const size = 150_000
+	p, _ := proxy(t, map[string]harness.Handler{"": harness.Reply(200, letters(size), "Cache-Control: max-age=600")},
+		harness.Set("timeouts.client_idle", "300ms"), harness.Set("timeouts.client_write", "300ms"))
+	p.Client().Get("/a").ExpectStatus(200)
+	dial := func() *net.TCPConn {
+		c, err := net.Dial("tcp", p.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		tc := c.(*net.TCPConn)
+		tc.SetReadBuffer(4096)
+		tc.SetDeadline(time.Now().Add(harness.Patience))
+		fmt.Fprint(c, harness.Request("GET", "/a", ""))
+		return tc
+	}
+	still := dial()
+	slow := dial()
+	every := time.NewTicker(20 * time.Millisecond)
+	defer every.Stop()
+	got := 0
+	for b := make([]byte, 4000); ; <-every.C {
+		n, err := slow.Read(b)
+		got += n
+		if err != nil || got >= size {
+			break
+		}
+	}
+	if got < size {
+		t.Errorf("the slow client got %d bytes", got)
+	}
+	slow.Close()
+	p.ExpectMetric("trafficd_client_connections", "nobody", func(v float64) bool { return v == 0 })
+	if n, err := io.Copy(io.Discard, still); err == nil || n >= size {
+		t.Errorf("the one that stood still got %d bytes in the end, %v", n, err)
 	}
 }

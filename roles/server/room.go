@@ -44,7 +44,7 @@ func (w *worker) roomy() bool {
 
 // makeRoom closes connections that hold their places without using them, the oldest of those between
 // two requests first, so that others can come. It reports whether there was any.
-func (w *worker) makeRoom() bool { return w.host.MakeRoom(w.limit/64+1) > 0 }
+func (w *worker) makeRoom() bool { return w.host.MakeRoom(w.limit/32+1) > 0 }
 
 // allFull reports whether no loop has room.
 func (w *worker) allFull() bool { return int(w.server.crowded.Load()) == len(w.server.workers) }

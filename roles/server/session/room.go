@@ -1,9 +1,6 @@
 package session
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // Ages from which a session that does not use its place may lose it to another. They are short, for
 // it happens only when there is no place left at all.
@@ -22,9 +19,44 @@ type victim struct {
 	since int64
 }
 
+// before reports whether v goes before w.
+func (v *victim) before(w *victim) bool {
+	return v.rank < w.rank || v.rank == w.rank && v.since < w.since
+}
+
+// victims are some of those found so far, a heap with the one that would go last on top.
+type victims []victim
+
+// add takes v among the n that go first.
+func (h *victims) add(v victim, n int) {
+	switch a := *h; {
+	case len(a) < n:
+		a = append(a, v)
+		for i := len(a) - 1; i > 0 && a[(i-1)/2].before(&a[i]); i = (i - 1) / 2 {
+			a[i], a[(i-1)/2] = a[(i-1)/2], a[i]
+		}
+		*h = a
+	case v.before(&a[0]):
+		a[0] = v
+		for i := 0; ; {
+			last := i
+			for k := 2*i + 1; k <= 2*i+2 && k < len(a); k++ {
+				if a[last].before(&a[k]) {
+					last = k
+				}
+			}
+			if last == i {
+				return
+			}
+			a[i], a[last] = a[last], a[i]
+			i = last
+		}
+	}
+}
+
 // MakeRoom closes up to n sessions that hold their places without using them, and reports how many.
-// Those that sleep are the oldest of the idle ones. It looks at all of the others, so it is meant for when there is none left: what it costs is
-// shared by the n that come in their places.
+// Those that sleep are the oldest of the idle ones. It looks at all of the others, so it is meant for when there is
+// none left: what it costs is shared by the n that come in their places.
 func (h *Host) MakeRoom(n int) (closed int) {
 	for _, s := range h.wakeOldest(n) {
 		s.abort()
@@ -34,25 +66,18 @@ func (h *Host) MakeRoom(n int) (closed int) {
 	if n -= closed; n == 0 {
 		return closed
 	}
-	var victims []victim
+	first := make(victims, 0, n)
 	now := h.Loop.Now()
 	for s := h.sessions.head; s != nil; s = s.next {
 		if v, ok := s.unused(now); ok {
-			victims = append(victims, v)
+			first.add(v, n)
 		}
 	}
-	slices.SortFunc(victims, func(a, b victim) int {
-		if a.rank != b.rank {
-			return a.rank - b.rank
-		}
-		return int(min(max(a.since-b.since, -1), 1))
-	})
-	for _, v := range victims[:min(n, len(victims))] {
+	for _, v := range first {
 		v.s.abort()
 		h.Stats.Evicted()
-		closed++
 	}
-	return closed
+	return closed + len(first)
 }
 
 // unused reports whether a session holds its place for nothing.

@@ -1,6 +1,9 @@
 package session
 
 import (
+	"cmp"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -128,5 +131,28 @@ func TestWhoMakesRoom(t *testing.T) {
 	for _, s := range stays {
 		s.work = nil
 		s.abort()
+	}
+}
+
+// The heap keeps those who go first, in whatever order they are found.
+func TestVictimsAreTheFirst(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		n := 1 + random.IntN(20)
+		var all []victim
+		var h victims
+		for range random.IntN(60) {
+			v := victim{rank: random.IntN(3), since: random.Int64N(1000)}
+			all = append(all, v)
+			h.add(v, n)
+		}
+		order := func(a, b victim) int {
+			return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.since, b.since))
+		}
+		slices.SortFunc(all, order)
+		got := slices.SortedFunc(slices.Values(h), order)
+		if want := all[:min(n, len(all))]; !slices.Equal(got, want) {
+			t.Fatalf("%d of %v: %v", n, all, got)
+		}
 	}
 }
