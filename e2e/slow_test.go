@@ -334,3 +334,25 @@ func TestRepliesThatLieInTheKernel(t *testing.T) {
 		t.Errorf("the one that stood still got %d bytes in the end, %v", n, err)
 	}
 }
+
+// The death of a server is worth one time limit to slow attackers, and no more: its successor knows
+// them, and throws them out.
+func TestSlowAttackersAndTheDeathOfTheServer(t *testing.T) {
+	t.Parallel()
+	const n = 50
+	p, o := proxy(t, map[string]harness.Handler{
+		"/hit": harness.Reply(200, letters(1000), "Cache-Control: max-age=600"),
+		"/big": harness.Reply(200, letters(8<<20), "Cache-Control: max-age=600"), "": echo,
+	}, harness.Set("timeouts.client_header", "1s"), harness.Set("timeouts.client_body", "1s"), harness.Set("timeouts.client_write", "1s"))
+	p.Client().Get("/big").ExpectStatus(200)
+	old := p.PID(harness.Server)
+	p.Standby()
+	beset(t, p.Addr, n, "GET /hit HTTP/1.1\r\nHost: localhost\r\nX: ", dripByte)
+	beset(t, p.Addr, n, "POST /sink HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n", dripByte)
+	beset(t, p.Addr, n, harness.Request("GET", "/big", ""), sipByte)
+	o.WaitCount("/sink", n)
+	p.Kill(harness.Server)
+	p.WaitReplaced(harness.Server, old)
+	p.Client().Get("/hit").ExpectStatus(200)
+	p.ExpectMetric("trafficd_client_connections", "nobody but the healthy", func(v float64) bool { return v <= 2 })
+}
