@@ -38,34 +38,36 @@ type Session struct {
 	watch eventloop.Watch
 	limit deadline.Deadline
 	peer  netip.AddrPort
-	phase phase
 
 	prev, next *Session // in host.sessions
 
 	// What has been received. in is held only while there is something in it.
-	in     buffer.Ref
 	lo, hi int
 	base   uint64 // number in the client's stream of the page's first byte
+	in     buffer.Ref
 	scan   http1.HeadScan
+
+	// Small fields stand together: ten thousand idle sessions are ten thousand times this struct.
+	phase  phase
 	blanks uint8 // empty lines skipped before this request
 	// readable: the kernel may have more than we took. Events are
 	// edge-triggered, so this is remembered.
 	readable bool
 	hangup   bool // the client's end is in the socket, behind what is to be read
 	eof      bool
+	counted  bool // rx and tx are known; of an adopted connection they are asked for when they are needed
+	running  bool // guards against Wake from within run
+	again    bool // Wake was called meanwhile
+	turn     bool // another turn has been posted
+	among    bool // see Host.Serve
+	looked   bool // taken is known, of a session that is idle or lingers
 
-	served  int    // requests answered
-	rx, tx  uint64 // bytes consumed and written since the connection began
-	counted bool   // rx and tx are known; of an adopted connection they are asked for when they are needed
-	entry   custody.Entry[record]
-	blamed  blame    // deaths that may be this request's doing
-	running bool     // guards against Wake from within run
-	again   bool     // Wake was called meanwhile
-	turn    bool     // another turn has been posted
-	waits   *Resumed // Start has not been called yet
-	among   bool     // see Host.Serve
-	looked  bool     // taken is known, of a session that is idle or lingers
-	taken   uint64   // of tx, what the client had taken when that was last looked at
+	served int    // requests answered
+	rx, tx uint64 // bytes consumed and written since the connection began
+	taken  uint64 // of tx, what the client had taken when that was last looked at
+	entry  custody.Entry[record]
+	blamed blame    // deaths that may be this request's doing
+	waits  *Resumed // Start has not been called yet
 
 	// work is what a request in progress needs; nil between requests.
 	work *work
