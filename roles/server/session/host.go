@@ -77,7 +77,7 @@ func (h *Host) Drain() {
 	h.Draining = true
 	for s := h.sessions.head; s != nil; {
 		next := s.next
-		if s.phase == phaseIdle && s.served > 0 {
+		if s.phase == phaseIdle && s.served > 0 && s.lo == s.hi {
 			s.close()
 		}
 		s = next

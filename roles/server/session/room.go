@@ -84,7 +84,7 @@ func (h *Host) MakeRoom(n int) (closed int) {
 func (s *Session) unused(now int64) (v victim, ok bool) {
 	v.s = s
 	switch {
-	case s.waits != nil:
+	case s.waits != nil, s.turn:
 		return v, false // its turn has not come yet
 	case s.phase == phaseIdle && s.served > 0:
 		v.since = s.limit.At() - int64(s.host.Limits.Idle)

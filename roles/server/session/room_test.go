@@ -112,7 +112,10 @@ func TestWhoMakesRoom(t *testing.T) {
 		busy(ago(30*time.Second), 0, false),
 		busy(ago(10*time.Second), ago(20*time.Second), true),
 	}
+	pipelined := add(phaseIdle, 3, ago(50*time.Second), time.Minute)
+	pipelined.turn = true
 	stays := []*Session{
+		pipelined,
 		add(phaseHead, 0, ago(time.Second), time.Minute),
 		add(phaseIdle, 0, ago(time.Second), time.Minute),
 		busy(0, 0, false), busy(0, 0, true), busy(ago(time.Second), 0, false), busy(0, ago(time.Second), true),
