@@ -1,13 +1,21 @@
 package session
 
 import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"trafficd/roles/server/header"
+	"trafficd/roles/server/http1"
 	"trafficd/roles/server/remap"
 	"trafficd/roles/server/transaction"
 )
@@ -34,16 +42,59 @@ func FuzzSession(f *testing.F) {
 		if len(stream) > 16<<10 {
 			return
 		}
-		whole := statuses(t, stream, len(stream)+1)
-		cut := statuses(t, stream, int(step)+1)
+		whole, asked := statuses(t, stream, len(stream)+1)
+		cut, _ := statuses(t, stream, int(step)+1)
+		compareStream(t, stream, asked)
 		if n := min(len(whole), len(cut)); !slices.Equal(whole[:n], cut[:n]) || len(cut) > len(whole) {
 			t.Fatalf("%q: %v at once, %v in pieces of %d", stream, whole, cut, int(step)+1)
 		}
 	})
 }
 
-// statuses plays a stream in pieces and returns the status codes of the responses.
-func statuses(t *testing.T, stream []byte, piece int) (codes []int) {
+// compareStream holds what was taken for requests against what net/http takes for them: so far as the
+// session goes it must find the same ones, one behind the other. Known and meant: net/http refuses a chunked
+// request whose Trailer names a framing field, and reads trailer sections otherwise.
+func compareStream(t *testing.T, stream []byte, asked []string) {
+	t.Helper()
+	in := bufio.NewReader(bytes.NewReader(stream))
+	for i, want := range asked {
+		for range http1.MaxEmptyLines {
+			if b, _ := in.Peek(2); string(b) == "\r\n" {
+				_, _ = in.Discard(2)
+			}
+		}
+		q, err := http.ReadRequest(in)
+		if err != nil {
+			if strings.Contains(want, " trailer") {
+				return
+			}
+			t.Fatalf("%q: request %d of %q is none to net/http: %v", stream, i, asked, err)
+		}
+		got := fmt.Sprintf("%s %s %s %d %v", q.Method, q.RequestURI, q.Host, max(q.ContentLength, 0), len(q.TransferEncoding) > 0)
+		if q.ContentLength < 0 {
+			got = fmt.Sprintf("%s %s %s 0 true", q.Method, q.RequestURI, q.Host)
+		}
+		if got != strings.TrimSuffix(want, " trailer") {
+			t.Fatalf("%q: request %d is %q, to net/http %q", stream, i, want, got)
+		}
+		if _, err := io.Copy(io.Discard, q.Body); err != nil && i+1 < len(asked) {
+			t.Fatalf("%q: behind request %d of %q, whose body is none to net/http: %v", stream, i, asked, err)
+		}
+	}
+}
+
+// describe says what net/http can say, too.
+func describe(r *http1.Request, head []byte) string {
+	d := fmt.Sprintf("%s %s %s %d %v", r.MethodName.In(head), r.Target.In(head), r.Host.In(head), max(r.ContentLength, 0), r.Chunked)
+	if r.Chunked && r.Has(header.Trailer) {
+		d += " trailer"
+	}
+	return d
+}
+
+// statuses plays a stream in pieces and returns the status codes of the responses, and what was taken
+// for requests.
+func statuses(t *testing.T, stream []byte, piece int) (codes []int, asked []string) {
 	t.Helper()
 	h := newHost(t)
 	table, err := remap.New(nil)
@@ -51,6 +102,7 @@ func statuses(t *testing.T, stream []byte, piece int) (codes []int) {
 		t.Fatal(err)
 	}
 	h.Env.Settings.Store(&transaction.Settings{Via: "t", Remap: table})
+	h.Env.Hook = func(r *http1.Request, head []byte) { asked = append(asked, describe(r, head)) }
 	fd, client := pair(t)
 	s := h.takeSession()
 	s.fd, s.counted = fd, true
@@ -93,7 +145,7 @@ func statuses(t *testing.T, stream []byte, piece int) (codes []int) {
 			codes = append(codes, code)
 		}
 	}
-	return codes
+	return codes, asked
 }
 
 // statusLine finds responses; no body of ours has one in it.
