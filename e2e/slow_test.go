@@ -267,7 +267,7 @@ func TestConnectionsOfOneClient(t *testing.T) {
 		held = append(held, p.Client().Dial().Send(harness.Request("GET", "/a", "")))
 		held[len(held)-1].Read("GET").ExpectStatus(200)
 	}
-	if r, err := p.Client().Dial().Offer(harness.Request("GET", "/b", "")).Try("GET"); err == nil {
+	if r, err := harness.Fetch(p.Addr, harness.Request("GET", "/b", "")); err == nil {
 		t.Errorf("the eleventh got %d", r.Status)
 	}
 	p.Expect("trafficd_client_connections_over_limit_total", 1)
