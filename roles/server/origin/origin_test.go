@@ -343,7 +343,7 @@ func TestAnOriginThatTakesNoBodyIsGivenUp(t *testing.T) {
 
 // While the client owes the body the origin has nothing to do, and no limit.
 func TestASlowClientIsNotTheOriginsFault(t *testing.T) {
-	r := newRig(t, func(l *Limits) { l.Response, l.Body = 20*time.Millisecond, 20*time.Millisecond })
+	r := newRig(t, func(l *Limits) { l.Response, l.Body = 300*time.Millisecond, 300*time.Millisecond })
 	addr := serve(t, func(p *peer) {
 		b, _ := p.request()
 		p.say(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(b), b))
@@ -355,7 +355,7 @@ func TestASlowClientIsNotTheOriginsFault(t *testing.T) {
 	q.start()
 	r.until("the head to be sent", func() bool { return q.conn != nil && q.conn.out != 0 && q.conn.outHi == 0 })
 	passed := make(chan struct{})
-	r.on(func() { r.loop.AfterFunc(60*time.Millisecond, func() { close(passed) }) })
+	r.on(func() { r.loop.AfterFunc(700*time.Millisecond, func() { close(passed) }) })
 	<-passed
 	r.on(func() {
 		b.p, b.state = []byte("abc"), BodyWait
