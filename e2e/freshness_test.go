@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -111,6 +112,40 @@ func TestStaleWhileRevalidateWindow(t *testing.T) {
 	p.Client().Head("/head").Expect(200, "")
 	o.ExpectCount("/head", 2)
 	p.Expect("trafficd_cache_background_total", 0)
+}
+
+// Nobody can have the origin asked behind his back as often as he likes: beyond the bound he waits.
+func TestStaleWhileRevalidateIsBounded(t *testing.T) {
+	t.Parallel()
+	const bound = 256
+	gate := harness.NewGate()
+	p, o := proxy(t, map[string]harness.Handler{"/s": func(e *harness.Exchange) {
+		if e.Header.Get("If-None-Match") == "" {
+			e.Reply(200, "v1", staleSoon, staleByNow, `ETag: "v1"`)
+			return
+		}
+		gate.Wait(e)
+		e.Reply(200, "v2", freshLong)
+	}})
+	c := p.Client().Dial()
+	target := func(i int) string { return fmt.Sprintf("/s?%d", i) }
+	for i := range bound + 1 {
+		c.Send(harness.Request("GET", target(i), "")).Read("GET").Expect(200, "v1")
+	}
+	for i := range bound {
+		c.Send(harness.Request("GET", target(i), "")).Read("GET").Expect(200, "v1")
+	}
+	c.Send(harness.Request("GET", target(bound), ""))
+	o.WaitCount(target(bound), 2)
+	gate.Open()
+	c.Read("GET").Expect(200, "v2")
+	eventually(t, p, target(0), "v2")
+	p.Expect("trafficd_cache_background_total", bound)
+	harness.WaitFor(t, "room for another", func() bool {
+		another := target(bound + 1)
+		p.Client().Get(another)
+		return p.Client().Get(another).Get("Cache-Status") != "" && p.Metrics()["trafficd_cache_background_total"] > bound
+	})
 }
 
 // The server dies while the origin is being asked behind the client's back: the client's connection
@@ -559,14 +594,14 @@ func TestHeuristicIsBounded(t *testing.T) {
 // no line.
 func TestAccessLogOfStaleAnswers(t *testing.T) {
 	t.Parallel()
-	p, path := logged(t, "%U %s %{cache}x", map[string]harness.Handler{
+	p, path := logged(t, "%m %U %s %{cache}x", map[string]harness.Handler{
 		"/behind": versions(staleSoon, harness.Reply(503, "")),
 		"/error":  versions("Cache-Control: max-age=60", harness.Reply(503, "")),
 	})
 	for _, target := range []string{"/behind", "/behind", "/error", "/error"} {
 		p.Client().Get(target).Expect(200, "v1")
 	}
-	want := []string{"/behind 200 TCP_MISS", "/behind 200 TCP_STALE_HIT", "/error 200 TCP_MISS", "/error 200 TCP_REF_FAIL_HIT"}
+	want := []string{"GET /behind 200 TCP_MISS", "GET /behind 200 TCP_STALE_HIT", "GET /error 200 TCP_MISS", "GET /error 200 TCP_REF_FAIL_HIT"}
 	if got := lines(t, path, len(want)); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -795,6 +795,27 @@ func FuzzCacheControl(f *testing.F) {
 	})
 }
 
+func FuzzTargeted(f *testing.F) {
+	for _, s := range []string{"max-age=60", `private="a, b", max-age=1`, "no-cache, max-age=-1;x", "s-maxage=1.5", "no-store=?0, stale-if-error=(1)", "private=a"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, value []byte) {
+		x := Exchange{Response: new(http1.Response), RequestTime: noon, ResponseTime: noon, Rules: usual}
+		x.Request, x.RequestHead = request(t, "GET")
+		x.ResponseHead = append(append([]byte("HTTP/1.1 200 x\r\nA: 1\r\nCache-Control: no-store\r\nCDN-Cache-Control: "), value...), "\r\n\r\n"...)
+		if x.Response.Parse(x.ResponseHead, nil) != nil || len(x.Response.Fields) != 3 {
+			return
+		}
+		m, why := x.Judge()
+		if c := x.control; !c.Targeted && why == Storable || c.MaxAge < Absent || c.MaxAge > header.MaxDelta || c.SMaxAge > header.MaxDelta {
+			t.Fatalf("%q: %v, %+v", value, why, c)
+		}
+		if x.AppendHead(nil, &m); x.Partial() && !x.named([]byte("a")) && !x.named([]byte("cache-control")) && !x.named([]byte("cdn-cache-control")) {
+			t.Fatalf("%q: it is partial for no field", value)
+		}
+	})
+}
+
 func FuzzVary(f *testing.F) {
 	f.Add([]byte("Vary: Accept, X-A\r\n"), []byte("Accept: a\r\nX-A: b\r\n"), []byte("X-A: b\r\n"), []byte("x-a:b\n"))
 	f.Add([]byte("Vary: Accept-Language\r\nContent-Language: de\r\n"), []byte("Accept-Language: en, de\r\n"), []byte("Accept-Language: de;q=1, en;q=0.5\r\n"), []byte("accept-language:en\x00de\n"))

@@ -46,6 +46,17 @@ func (r *refresh) Interim(int, int, []byte) {}
 // RequestBody implements Client: what may be answered from the cache has none.
 func (r *refresh) RequestBody() origin.RequestBody { return nil }
 
+// maxRefreshes bounds the fetches of a loop that nobody waits for. Without a bound one client could begin as many as there are
+// stale responses, as fast as it can ask for them; beyond it clients wait for the origin, as they do
+// outside the window.
+const maxRefreshes = 256
+
+// mayRefresh reports whether what is stale can be validated behind the client's back. What a HEAD brings validates
+// nothing, and a part is validated by a request for its range.
+func (t *Transaction) mayRefresh() bool {
+	return t.req.Method == http1.GET && t.obj.Meta().RangeTotal == 0 && t.env.refreshes < maxRefreshes
+}
+
 // refresh validates what is stored for t's key, unless somebody does so already.
 func (t *Transaction) refresh() {
 	e := t.env
@@ -61,6 +72,7 @@ func (t *Transaction) refresh() {
 	b.settings, b.began, b.behind = t.settings, e.Loop.Wall(), r
 	if status, _ := b.findRoute(); status == 0 && b.findKey() && !b.fresh() {
 		e.Stats.Inc(stats.CacheBackground)
+		e.refreshes++
 		b.state = looking
 		f.begin(b)
 		return
@@ -87,7 +99,13 @@ func (r *refresh) moved() {
 		return
 	}
 	r.ending = true
-	r.txn.env.Loop.Post(r.txn.End) // the fetch is still at work
+	r.txn.env.Loop.PostTask(r) // the fetch is still at work
+}
+
+// RunTask implements eventloop.Task: the end.
+func (r *refresh) RunTask() {
+	r.txn.env.refreshes--
+	r.txn.End()
 }
 
 // validating serves what is stored, although it is stale, and has it validated.

@@ -68,17 +68,18 @@ type Env struct {
 	// Hook is called with every request; nil but in tests.
 	Hook func(*http1.Request, []byte)
 
-	serial  uint64         // of the last fetch
-	scratch []byte         // for heads on their way into something else
-	block   []byte         // for vary blocks likewise
-	keyed   []byte         // for what is hashed as a key
-	parts   []cache.Object // none of them pinned
-	judging freshness.Exchange
-	update  freshness.Update
-	date    http1.DateLine
-	via     []byte // the Via line
-	viaOf   *Settings
-	line    [64]byte
+	serial    uint64         // of the last fetch
+	refreshes int            // fetches under way that nobody waits for
+	scratch   []byte         // for heads on their way into something else
+	block     []byte         // for vary blocks likewise
+	keyed     []byte         // for what is hashed as a key
+	parts     []cache.Object // none of them pinned
+	judging   freshness.Exchange
+	update    freshness.Update
+	date      http1.DateLine
+	via       []byte // the Via line
+	viaOf     *Settings
+	line      [64]byte
 }
 
 // DateLine returns the Date field line of now.
@@ -330,11 +331,11 @@ func (t *Transaction) consult() {
 		t.hit()
 		return
 	case freshness.Revalidate:
-		if t.req.Method == http1.GET && t.obj.Meta().RangeTotal == 0 {
+		if t.mayRefresh() {
 			t.validating()
 			return
 		}
-		t.missed() // what a HEAD brings validates nothing, and a part is validated by a request for its range
+		t.missed()
 		t.env.Stats.Inc(stats.CacheStale)
 	case freshness.OnlyIfCachedMiss:
 		t.obj.Release()
