@@ -69,6 +69,19 @@ func TestForwardProxy(t *testing.T) {
 	}
 }
 
+// A proxy without rules is for other hosts only.
+func TestForwardProxyWithoutRules(t *testing.T) {
+	t.Parallel()
+	o := harness.NewOrigin(t, func(e *harness.Exchange) { e.Reply(200, e.Method+" "+e.Target, noStore) })
+	p := harness.Start(t, harness.Args("--threads", "1"), forwarding(""))
+	c := p.Client().Dial()
+	c.Send(harness.Request("GET", o.URL()+"/a", "")).Read("GET").Expect(200, "GET /a")
+	c.Send(harness.Request("OPTIONS", o.URL(), "")).Read("OPTIONS").Expect(200, "OPTIONS *")
+	c.Send(harness.Request("OPTIONS", o.URL(), "", "Max-Forwards: 0")).Read("OPTIONS").Expect(200, "").Has("Allow")
+	c.Send(harness.Request("POST", o.URL()+"/p", "body")).Read("POST").Expect(200, "POST /p")
+	c.Send(harness.Request("GET", "/", "")).Read("GET").ExpectStatus(404)
+}
+
 // Nobody has configured it: there is no proxy for other hosts, not even for clients on this machine, since whatever
 // stands in front of us makes everybody one of those.
 func TestForwardIsOffByDefault(t *testing.T) {

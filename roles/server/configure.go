@@ -40,9 +40,9 @@ func (s *Server) use(c *config.Config) error {
 }
 
 // rules are the remap rules of a configuration; without any there is the
-// built-in page.
+// built-in page, unless it is a proxy for other hosts: the page would be for all of them.
 func rules(c *config.Config) []remap.Spec {
-	if len(c.Map) == 0 {
+	if len(c.Map) == 0 && len(c.Forward.Allow) == 0 {
 		return []remap.Spec{{Prefix: "/", Origin: remap.Builtin}}
 	}
 	var rs []remap.Spec

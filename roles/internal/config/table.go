@@ -39,7 +39,7 @@ var table = []Setting{
 		Help:  "addresses that clients connect to",
 		field: func(c *Config) any { return &c.Listen }},
 	{Name: "map", Kind: Mappings, Max: 100_000, Reloadable: true,
-		Help:  "what is fetched from where: a list of {prefix, origin, …}, see rules below; none: the built-in page at /",
+		Help:  "what is fetched from where: a list of {prefix, origin, …}, ctl config describe map lists the keys; none: the built-in page at /, unless forward.allow is set",
 		field: func(c *Config) any { return &c.Map }},
 	{Name: "origins", Kind: Groups, Max: 1000, Reloadable: true,
 		Help:  "groups of servers that rules name as group:NAME: a list of {name, servers, policy, retry_status, health}",

@@ -46,7 +46,7 @@ var space = []byte(" ")
 func (t *Transaction) endsHere() bool {
 	switch t.req.Method {
 	case http1.OPTIONS:
-		if t.req.Form == http1.AsteriskForm || t.req.Form == http1.AbsoluteForm && t.req.Path.Len == 0 && !t.req.HasQuery {
+		if t.req.Form == http1.AsteriskForm || t.asksServer() && !t.beyond() {
 			return true
 		}
 	case http1.TRACE:
@@ -56,6 +56,14 @@ func (t *Transaction) endsHere() bool {
 	n, ok := header.ParseUint(t.req.Value(t.head, header.MaxForwards))
 	return ok && n == 0
 }
+
+// asksServer reports whether the request is about a server as a whole, and says so by an absolute form without a path.
+func (t *Transaction) asksServer() bool {
+	return t.req.Method == http1.OPTIONS && t.req.Form == http1.AbsoluteForm && t.req.Path.Len == 0 && !t.req.HasQuery
+}
+
+// beyond reports whether the request is for a host that no rule is for, while there is a proxy for such hosts.
+func (t *Transaction) beyond() bool { return t.settings.Forward.Enabled() && !t.findRule() }
 
 // describe answers an OPTIONS that ends here. A TRACE that does is refused: its
 // answer would show the client what others have put into its request.

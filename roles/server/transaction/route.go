@@ -57,6 +57,9 @@ func (t *Transaction) forward(f *remap.Forward, connect bool) (status int, text 
 		return 403, err.Error()
 	}
 	t.match = remap.Match{Origin: o}
+	if t.asksServer() {
+		t.path = asterisk // the last proxy asks so (RFC 9112 §3.2.4)
+	}
 	return 0, ""
 }
 
@@ -96,7 +99,7 @@ func (t *Transaction) findPath() {
 	}
 }
 
-var slash = []byte("/")
+var slash, asterisk = []byte("/"), []byte("*")
 
 // redirect answers with where else the client shall ask.
 func (t *Transaction) redirect(status int) {
