@@ -9,7 +9,7 @@ import (
 
 func TestMain(m *testing.M) {
 	switch {
-	case harness.BeStranger(), harness.BeConfined():
+	case harness.BeStranger(), harness.BeConfined(), harness.BeFenced():
 		return
 	case beContainer():
 		return

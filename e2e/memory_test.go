@@ -1,80 +1,107 @@
 package e2e
 
 import (
-	"bytes"
 	"fmt"
+	"io"
 	"net"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 
 	"trafficd/e2e/harness"
 )
 
-// An idle connection that made one request costs half a kilobyte at most, in all processes together (PSS).
-func TestMemoryOfIdleConnections(t *testing.T) {
-	if harness.Race() {
-		t.Log("the race detector's shadow memory is many times that of the program: not measured")
-		return
-	}
-	const n = 6000
-	p, _ := proxy(t, map[string]harness.Handler{"/a": harness.Reply(200, "hello", "Cache-Control: max-age=600")})
-	standby := p.Standby()
-	idle(t, p.Addr, 600) // what the first ones cost is not what each costs
-	pids := []int{standby}
-	for _, pid := range p.PIDs() {
-		pids = append(pids, pid)
-	}
-	before := pss(t, pids)
-	idle(t, p.Addr, n)
-	grown := pss(t, pids) - before
-	t.Logf("%d connections: %d kB, %.3f kB each", n, grown, float64(grown)/n)
-	if grown > n/2 {
-		t.Errorf("%d idle connections took %d kB, want %d at most", n, grown, n/2)
-	}
-}
+// memoryLimit is what the whole instance may have: a cache of 16 MiB, four Go processes, and what all these clients
+// make it hold.
+const memoryLimit = 128 << 20
 
-// idle makes connections that ask once and stay, until the end of the story.
-func idle(t *testing.T, addr string, n int) {
-	t.Helper()
-	var answer [1024]byte
-	for range n {
-		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		if _, err := c.Write([]byte(harness.Request("GET", "/a", ""))); err != nil {
-			t.Fatal(err)
-		}
-		for got := 0; !bytes.HasSuffix(answer[:got], []byte("hello")); {
-			n, err := c.Read(answer[got:])
+// What clients and origins can do does not add up to more memory than is configured: under a hard limit large
+// objects, thousands of connections, slow readers, large heads, stalled uploads and many alternates kill
+// nothing, and others are served.
+func TestMemoryStaysBounded(t *testing.T) {
+	t.Parallel()
+	harness.NeedFiles(t, 12_000)
+	fence := harness.NewFence(t, memoryLimit)
+	large := strings.Repeat("0123456789abcdef", 3<<20/16)
+	stall := harness.NewGate()
+	o := harness.NewOrigin(t, harness.Routes(map[string]harness.Handler{
+		"/large":   harness.Reply(200, large, "Cache-Control: max-age=600"),
+		"/chunked": func(e *harness.Exchange) { chunked(e, large) },
+		"/vary": func(e *harness.Exchange) {
+			e.Reply(200, strings.Repeat("v", 4000), "Cache-Control: max-age=600", "Vary: X-Kind", "X-Filler: "+strings.Repeat("h", 8000))
+		},
+		"/stall": func(e *harness.Exchange) { stall.Wait(e); e.Reply(200, "late", noStore) },
+		"/ok":    harness.Reply(200, "ok", noStore),
+	}))
+	p := harness.Start(t, harness.Map("/", o), harness.Args("--threads", "2"), fence.Within(),
+		harness.Set("cache.size", "16MiB"), harness.Set("limits.connections", "6000"))
+	server := p.PID(harness.Server)
+	if !fence.Holds(server) {
+		t.Fatal("the server is not in its control group")
+	}
+	var held []net.Conn
+	hold := func(n int, request string) {
+		t.Helper()
+		for range n {
+			c, err := net.Dial("tcp", p.Addr)
 			if err != nil {
 				t.Fatal(err)
 			}
-			got += n
-		}
-	}
-}
-
-// pss is the proportional share of memory of all these processes, in kB.
-func pss(t *testing.T, pids []int) (sum int) {
-	t.Helper()
-	for _, pid := range pids {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(text)) {
-			if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
-				kb, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(rest), " kB"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				sum += kb
+			held = append(held, c)
+			if _, err := io.WriteString(c, request); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}
-	return sum
+	defer func() {
+		for _, c := range held {
+			c.Close()
+		}
+	}()
+	healthy := func(when string) {
+		t.Helper()
+		for range 3 {
+			p.Client().Get("/ok").Expect(200, "ok")
+		}
+		t.Logf("%s: at most %d MiB", when, fence.Peak()>>20)
+	}
+	healthy("at the start")
+	hold(2000, "")
+	healthy("thousands of connections")
+	hold(200, "GET /large HTTP/1.1\r\nHost: localhost\r\nX-Head: "+strings.Repeat("h", 12_000))
+	healthy("large heads")
+	hold(100, harness.Request("GET", "/large", ""))
+	for n := range 40 {
+		hold(1, harness.Request("GET", fmt.Sprintf("/large?%d", n), ""))
+		hold(1, harness.Request("GET", fmt.Sprintf("/chunked?%d", n), ""))
+	}
+	healthy("slow readers of large responses")
+	hold(150, "POST /stall HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n"+strings.Repeat("b", 60_000))
+	healthy("stalled uploads")
+	c := p.Client().Dial()
+	for n := range 600 {
+		c.Send(harness.Request("GET", "/vary", "", fmt.Sprintf("X-Kind: %d", n))).Read("GET").ExpectStatus(200)
+	}
+	healthy("many alternates")
+	for n := range 20 {
+		if r := p.Client().Get(fmt.Sprintf("/large?fresh-%d", n)).ExpectStatus(200); len(r.Body) != len(large) {
+			t.Fatalf("%d bytes of a large response", len(r.Body))
+		}
+	}
+	stall.Open()
+	healthy("large responses")
+	if n := fence.Killed(); n != 0 {
+		t.Errorf("the kernel has killed %d processes for want of memory", n)
+	}
+	p.ExpectSame(harness.Server, server)
+}
+
+// chunked sends a response whose length nobody knows beforehand.
+func chunked(e *harness.Exchange, body string) {
+	e.Raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nTransfer-Encoding: chunked\r\n\r\n")
+	for len(body) > 0 {
+		n := min(len(body), 64<<10)
+		e.Chunk(body[:n])
+		body = body[n:]
+	}
+	e.Chunk("")
 }

@@ -57,6 +57,7 @@ type options struct {
 	panicking bool
 	exitAny   bool
 	confined  bool
+	cgroup    string // directory of a Fence; "": none
 }
 
 // Option changes how Start starts an instance.
@@ -215,6 +216,11 @@ func (p *Trafficd) command(args ...string) *exec.Cmd {
 		cmd.Args = append([]string{cmd.Path}, cmd.Args...)
 		cmd.Path = "/proc/self/exe"
 		cmd.Env = append(cmd.Env, confinedEnv+"=1")
+	}
+	if p.opts.cgroup != "" {
+		cmd.Args = append([]string{cmd.Path}, cmd.Args...)
+		cmd.Path = "/proc/self/exe"
+		cmd.Env = append(cmd.Env, cgroupEnv+"="+p.opts.cgroup)
 	}
 	cmd.Env = append(cmd.Env, p.opts.env...)
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
