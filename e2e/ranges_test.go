@@ -297,18 +297,20 @@ func TestMidBodyResume(t *testing.T) {
 	t.Parallel()
 	body := numbered(3 << 20)
 	for _, c := range []struct {
-		name, cacheControl, tag string
-		breaks                  []int
-		cut                     bool
-		asks                    []string
+		name, cacheControl, tag, field string
+		breaks                         []int
+		cut                            bool
+		asks                           []string
 	}{
-		{"stored", fresh, `"v1"`, []int{1 << 20}, false, []string{"", "1048576-"}},
-		{"not stored", "Cache-Control: no-store", `"v1"`, []int{1 << 20}, false, []string{"", "1048576-"}},
-		{"twice", fresh, `"v1"`, []int{1 << 20, 1 << 19}, false, []string{"", "1048576-", "1572864-"}},
-		{"too often", fresh, `"v1"`, []int{1 << 20, 1 << 19, 1}, true, []string{"", "1048576-", "1572864-"}},
-		{"at once", fresh, `"v1"`, []int{0}, false, []string{"", "0-"}},
-		{"weak", fresh, `W/"v1"`, []int{1 << 20}, true, []string{""}},
-		{"no validator", fresh, "", []int{1 << 20}, true, []string{""}},
+		{"stored", fresh, `"v1"`, "", []int{1 << 20}, false, []string{"", "1048576-"}},
+		{"not stored", noStore, `"v1"`, "", []int{1 << 20}, false, []string{"", "1048576-"}},
+		{"range", fresh, `"v1"`, "1000-1999999", []int{1 << 20}, false, []string{"1000-1999999", "1049576-1999999"}},
+		{"range that is not stored", noStore, `"v1"`, "1000-1999999", []int{1 << 20}, false, []string{"1000-1999999", "1049576-1999999"}},
+		{"twice", fresh, `"v1"`, "", []int{1 << 20, 1 << 19}, false, []string{"", "1048576-", "1572864-"}},
+		{"too often", fresh, `"v1"`, "", []int{1 << 20, 1 << 19, 1}, true, []string{"", "1048576-", "1572864-"}},
+		{"at once", fresh, `"v1"`, "", []int{0}, false, []string{"", "0-"}},
+		{"weak", fresh, `W/"v1"`, "", []int{1 << 20}, true, []string{""}},
+		{"no validator", fresh, "", "", []int{1 << 20}, true, []string{""}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -318,12 +320,18 @@ func TestMidBodyResume(t *testing.T) {
 			}
 			o := harness.NewOrigin(t, file.serve)
 			p := harness.Start(t, harness.Map("/", o))
-			r, err := p.Client().Dial().Send(harness.Request("GET", "/a", "")).Try("GET")
+			var lines []string
+			if c.field != "" {
+				lines = append(lines, "Range: bytes="+c.field)
+			}
+			r, err := p.Client().Dial().Send(harness.Request("GET", "/a", "", lines...)).Try("GET")
 			switch {
 			case c.cut && err == nil:
 				t.Error("what was cut off looks complete")
 			case !c.cut && err != nil:
 				t.Fatal(err)
+			case c.field != "":
+				r.Expect(206, body[1000:2000000])
 			case !c.cut:
 				r.Expect(200, body)
 			}
@@ -514,7 +522,7 @@ func TestMidBodyResumeSurvives(t *testing.T) {
 		after        []string // what the origin is asked for by another request
 	}{
 		{fresh, nil},
-		{"Cache-Control: no-store", []string{""}},
+		{noStore, []string{""}},
 	} {
 		t.Run(c.cacheControl, func(t *testing.T) {
 			t.Parallel()

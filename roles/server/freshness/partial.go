@@ -108,16 +108,30 @@ func Continues(x *Exchange, m *cache.Meta, head []byte) bool {
 }
 
 // FindETag returns the strong entity tag in a block of field lines, nil if there is none or more than one.
-func FindETag(block []byte) (tag []byte) {
-	n := 0
-	eachLine(block, func(name, line []byte) {
-		if header.Lookup(name) == header.ETag {
-			n++
-			tag = header.Trim(line[len(name)+1 : len(line)-2])
-		}
-	})
-	if n != 1 || !header.ValidETag(tag) || header.WeakETag(tag) {
+func FindETag(block []byte) []byte {
+	tag := find(block, header.ETag)
+	if !header.ValidETag(tag) || header.WeakETag(tag) {
 		return nil
 	}
 	return tag
+}
+
+// FindContentRange returns the Content-Range in a block of field lines. False: there is none, or none that can be read.
+func FindContentRange(block []byte) (ContentRange, bool) {
+	return ParseContentRange(find(block, header.ContentRange))
+}
+
+// find returns the value of the only field with that name; nil if there is none or more than one.
+func find(block []byte, id header.ID) (value []byte) {
+	n := 0
+	eachLine(block, func(name, line []byte) {
+		if header.Lookup(name) == id {
+			n++
+			value = header.Trim(line[len(name)+1 : len(line)-2])
+		}
+	})
+	if n != 1 {
+		return nil
+	}
+	return value
 }

@@ -73,7 +73,7 @@ func (f *fetch) chooseAgain(why origin.Failure) bool {
 
 // resumeTag is the strong entity tag of what is being fetched; nil: it has none.
 func (f *fetch) resumeTag() []byte {
-	if f.head.status != 200 {
+	if f.head.status != 200 && f.head.status != 206 {
 		return nil
 	}
 	return freshness.FindETag(f.head.lines)
@@ -81,6 +81,13 @@ func (f *fetch) resumeTag() []byte {
 
 // remaining is what has not come yet of what was asked for, and the size of the representation.
 func (f *fetch) remaining() (r span, size int64) {
+	if f.w == nil && f.head.status == 206 {
+		c, ok := freshness.FindContentRange(f.head.lines)
+		if !ok || c.Total < 0 || c.To-c.From != f.head.length {
+			return span{}, 0
+		}
+		return span{c.From + f.at, c.To}, c.Total
+	}
 	if f.w == nil {
 		return span{f.at, f.head.length}, f.head.length
 	}
