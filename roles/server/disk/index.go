@@ -119,8 +119,11 @@ func (x *index) find(c []candidate, k cache.Key) []candidate {
 	defer x.guard(debug.SetPanicOnFault(true))
 	set, tag := &x.sets[x.setOf(k)], k.Tag()
 	for i := range set.tags {
+		if set.tags[i].Load() != tag {
+			continue
+		}
 		p := place(set.places[i].Load())
-		if set.tags[i].Load() != tag || !x.serves(p) {
+		if !x.serves(p) {
 			continue
 		}
 		in := info(set.infos[i].Load())
@@ -174,8 +177,11 @@ func (x *index) remove(k cache.Key, alternate func(place, info) bool) (found boo
 	sh.changes++
 	set, tag := &x.sets[n], k.Tag()
 	for i := range set.tags {
+		if set.tags[i].Load() != tag { // first, since it lies in the first line
+			continue
+		}
 		p, in := place(set.places[i].Load()), info(set.infos[i].Load())
-		if p == 0 || set.tags[i].Load() != tag || alternate != nil && !alternate(p, in) {
+		if p == 0 || alternate != nil && !alternate(p, in) {
 			continue
 		}
 		if x.serves(p) {

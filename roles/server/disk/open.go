@@ -77,7 +77,7 @@ func (f *files) open(o Options) (*Store, error) {
 	}
 	s := newStore(storeFile{f.store}, h, x, o, found && !good)
 	s.files = f
-	s.warm.Store(resident(f.memory))
+	s.warm.Store(o.Gone != nil || resident(f.memory)) // who had it a moment ago has used it
 	return s, nil
 }
 

@@ -127,6 +127,11 @@ func (s *Store) Close() error {
 	return err
 }
 
+var (
+	_ cache.Lower  = (*Store)(nil)
+	_ cache.Purger = (*Store)(nil)
+)
+
 // Published implements cache.Lower: what was there for the key and vary block is out of date at once, and the new
 // response is on its way.
 func (s *Store) Published(k cache.Key, vary []byte, id cache.ID, size int64) {
