@@ -52,6 +52,9 @@ func (s *Store) NoteKeys() {
 	}
 }
 
+// KeysNoted tells whether NoteKeys was called.
+func (s *Store) KeysNoted() bool { return s.fences.told.Load() != 0 }
+
 // means tells whether p means a response with this URI and these lines of a head.
 func (s *Store) means(p *Purge, uri, lines []byte) bool {
 	if p.URI != nil && string(p.URI) == string(uri) {
@@ -82,10 +85,11 @@ func (s *Store) purgeBelow(p *Purge) (n int) {
 		}
 	}
 	if p.narrow() && s.fences.told.Load() == 0 {
-		if k := s.keyOfURI(p.URI); (*l).Has(k) {
+		k := s.keyOfURI(p.URI)
+		if (*l).Has(k) {
 			count(k)
-			(*l).Removed(k)
 		}
+		(*l).Removed(k) // in any case: it may not know yet what it has
 		return n
 	}
 	(*l).Purge(func(k Key, uri, labels []byte) bool {

@@ -227,8 +227,8 @@ type indexHeader struct {
 	seq      atomic.Uint64 // number of the segment opened last
 	floor    atomic.Uint64
 	cursor   atomic.Uint32 // the segment opened last
-	_        uint32
-	objects  atomic.Int64 // a gauge, may be off by what a death interrupted
+	keys     atomic.Uint32 // 1: a URI here may have several keys (cache.Store.NoteKeys)
+	objects  atomic.Int64  // a gauge, may be off by what a death interrupted
 }
 
 // States of an index.

@@ -14,6 +14,9 @@ func (s *Store) Purge(match func(k cache.Key, uri, labels []byte) bool) {
 		return
 	}
 	defer s.index.guard(debug.SetPanicOnFault(true))
+	if !s.write.ask(func() {}) { // which segments there are is known once the writer takes turns
+		return
+	}
 	var buf []byte
 	some := false
 	for i := range s.index.rows {

@@ -104,3 +104,51 @@ func (s *server) purged(match func(k cache.Key, uri, labels []byte) bool) (n int
 	})
 	return n
 }
+
+// TestPurgeDuringARebuild: what has not been found again yet does not come back either.
+func TestPurgeDuringARebuild(t *testing.T) {
+	w := newWorld(t, 8, ramOf(t))
+	keys := map[string]cache.Key{}
+	for _, path := range []string{"/a", "/b", "/c"} {
+		k := w.mem.KeyOf([]byte("http"), []byte("h"), []byte(path), nil)
+		keys[path] = k
+		c, err := w.mem.Create(k, &cache.Meta{Status: 200}, []byte("h"+path), nil, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := c.Publish()
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Release()
+		c.Release()
+	}
+	w.written()
+	w.end()
+	w.page = nil
+	release := make(chan struct{})
+	w.dev.set(func(write bool, off int64, _ int) (int, error) {
+		if !write {
+			<-release
+		}
+		return 0, nil
+	})
+	w.open(true, nil)
+	defer w.end()
+	purged := make(chan struct{})
+	go func() { // it waits for the disk
+		defer close(purged)
+		if _, err := w.mem.Purge(&cache.Purge{URI: []byte("h/a")}); err != nil {
+			t.Error(err)
+		}
+	}()
+	w.mem.Remove(keys["/b"])
+	close(release)
+	<-purged
+	await(t, "the rebuild", func() bool { return !w.scan.active.Load() })
+	for path, k := range keys {
+		if w.Has(k) != (path == "/c") {
+			t.Errorf("%s: found %v", path, w.Has(k))
+		}
+	}
+}

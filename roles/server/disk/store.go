@@ -102,6 +102,9 @@ func (s *Store) Attach(mem *cache.Store) {
 	st := mem.Stats()
 	s.lost.Store(st.Objects > 0) // a server that died has left it
 	s.backlog.hurry = st.Capacity / 32
+	if s.scan.rebuilds || s.index.hdr.keys.Load() != 0 {
+		mem.NoteKeys() // that memory may have known it, which is gone
+	}
 	mem.SetLower(s)
 	s.reads.start(max(1, s.opts.Threads))
 	s.ended.Go(s.write.run)
@@ -127,10 +130,7 @@ func (s *Store) Close() error {
 	return err
 }
 
-var (
-	_ cache.Lower  = (*Store)(nil)
-	_ cache.Purger = (*Store)(nil)
-)
+var _ cache.Lower = (*Store)(nil)
 
 // Published implements cache.Lower: what was there for the key and vary block is out of date at once, and the new
 // response is on its way.

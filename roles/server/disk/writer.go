@@ -380,6 +380,9 @@ func (w *writer) flush() bool {
 	w.failures, w.pause = 0, 0
 	w.bufAt = w.off
 	x.rows[w.seg].used.Store(w.off)
+	if s.mem.KeysNoted() {
+		x.hdr.keys.Store(1)
+	}
 	for i := range w.queued {
 		w.enter(&w.queued[i])
 	}
