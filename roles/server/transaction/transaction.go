@@ -79,6 +79,8 @@ type Env struct {
 	date      http1.DateLine
 	via       []byte // the Via line
 	viaOf     *Settings
+	groups    map[*remap.Origin]*parent.Group // of origins that were asked lately
+	groupsOf  *Settings                       // under which they are that
 	line      [64]byte
 }
 
