@@ -33,7 +33,7 @@
 // Connection, no Age, no Content-Length: those belong to the message and are written
 // by whoever delivers it. So a hit copies the block as it stands. A Date is added where there was none.
 // What private or no-cache name is left out: whoever delivers the response to the one client that asked for it takes the
-// lines from the origin (Exchange.Partial).
+// lines from the origin (Exchange.LeavesOut).
 //
 // # Storing a response
 //
@@ -47,6 +47,6 @@
 //
 // # What it is not
 //
-// It is no cache and reads no bodies. It does not decide what to do about an origin
-// that is down, nor how many requests go to it at a time.
+// It is no cache and reads no bodies. It says what may stand in for an origin that is
+// down (OnError), not when one is down, nor how many requests go to it at a time.
 package freshness

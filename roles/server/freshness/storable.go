@@ -208,8 +208,8 @@ func (x *Exchange) meta(c *Control) (m cache.Meta, from source) {
 	return m, from
 }
 
-// Partial tells whether AppendHead leaves out fields of the response that this one client may have.
-func (x *Exchange) Partial() bool {
+// LeavesOut tells whether AppendHead leaves out fields of the response that this one client may have.
+func (x *Exchange) LeavesOut() bool {
 	if !x.control.NoCacheFields && !x.control.PrivateFields {
 		return false
 	}

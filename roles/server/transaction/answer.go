@@ -293,7 +293,7 @@ func (f *fetch) beginStoring(x *freshness.Exchange, h *responseHead) bool {
 		}
 		return false
 	}
-	if x.Partial() {
+	if x.LeavesOut() {
 		if h.own = f.keepLines(f.env.appendLines(f.env.scratch[:0], x.Response, x.ResponseHead)); h.own == nil {
 			return false
 		}

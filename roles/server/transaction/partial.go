@@ -398,7 +398,7 @@ func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p enclosure) b
 	} else {
 		y := x.WholeOf()
 		meta, why = y.Judge()
-		if y.Partial() && why == freshness.Storable {
+		if y.LeavesOut() && why == freshness.Storable {
 			if h.own = f.keepLines(f.env.appendLines(f.env.scratch[:0], x.Response, x.ResponseHead)); h.own == nil {
 				return false
 			}
