@@ -60,11 +60,11 @@ const (
 )
 
 // diskSize is how large the store may be; 0: there is to be none. Where nobody has named a directory the file system is not filled up, and memory is not
-// spent twice.
-func (s *Server) diskSize(c *config.Config, dir string, explicit bool) int64 {
-	size := c.Cache.DiskSize
+// spent twice. keep: a store that is there is taken as it is, since there is no room for the one that is configured.
+func (s *Server) diskSize(c *config.Config, dir string, explicit bool) (size int64, keep bool) {
+	size = c.Cache.DiskSize
 	if explicit {
-		return size
+		return size, false
 	}
 	var st unix.Statfs_t
 	at := dir
@@ -73,22 +73,22 @@ func (s *Server) diskSize(c *config.Config, dir string, explicit bool) int64 {
 	}
 	if st.Type == tmpfsMagic || st.Type == ramfsMagic {
 		s.log.Info().Str("directory", dir).Msg("no cache on disk: the directory is in memory; name it with cache.disk_path to have one all the same")
-		return 0
+		return 0, false
 	}
-	if disk.Size(dir) > 0 {
-		return size // the space is taken already
-	}
-	free := int64(st.Bavail) * st.Bsize
-	if free >= size+size/10 {
-		return size
+	free, taken := int64(st.Bavail)*st.Bsize, disk.Size(dir)
+	switch {
+	case free+taken >= size+size/10:
+		return size, false
+	case taken > 0:
+		return size, true
 	}
 	log := s.log.Warn().Str("directory", dir).Int64("bytes", size).Int64("free", free)
 	if size = free / 2 &^ (1<<20 - 1); size < leastDisk {
 		log.Msg("no cache on disk: too little space is left")
-		return 0
+		return 0, false
 	}
 	log.Int64("taken", size).Msg("cache on disk is smaller than configured: too little space is left")
-	return size
+	return size, false
 }
 
 // leastDisk is the smallest store that is made of what little space is left.
@@ -100,12 +100,12 @@ func (s *Server) openDisk(c *config.Config, pid int, start uint64) (seed [2]uint
 	if dir == "" {
 		return seed
 	}
-	size := s.diskSize(c, dir, explicit)
+	size, keep := s.diskSize(c, dir, explicit)
 	if size == 0 {
 		return seed
 	}
 	o := disk.Options{
-		Dir: dir, Size: size, Keep: !explicit, Threads: c.Cache.DiskThreads, Labels: purgeLabels,
+		Dir: dir, Size: size, Keep: keep, Threads: c.Cache.DiskThreads, Labels: purgeLabels,
 		Stats: s.bank.Row(0), Log: s.log,
 	}
 	if o.Threads == 0 {

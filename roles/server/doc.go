@@ -23,6 +23,9 @@
 //	draining   no longer accepting; what is under way is finished
 //	stopped    exit code 0
 //
+// disk.go is where the cache on disk is, how large, and when it is opened (with server.lock, before anything is
+// looked up) and closed. Nothing depends on its being there.
+//
 // # Standby
 //
 // A standby acts by itself (standby.go): the kernel tells it of the death, and server.lock

@@ -143,6 +143,8 @@ func TestFileProblemsHaveAPosition(t *testing.T) {
 		{"map: [{prefix: /, origin: 'http://u@x'}]\n", `trafficd.yaml:1:27: map: origin must not have a user name`},
 		{"map: [{prefix: /, origin: 'http://x:0'}]\n", `trafficd.yaml:1:27: map: origin must not have port 0`},
 		{"map: [{prefix: /, origin: 'http://[::1'}]\n", `trafficd.yaml:1:27: map: origin has the malformed IPv6 address "[::1"`},
+		{"cache: {disk_path: here}\n", `trafficd.yaml:1:20: cache.disk_path: must be an absolute path: a daemon has no working directory of its own`},
+		{"cache: {disk_size: 1MiB}\n", `trafficd.yaml:1:20: cache.disk_size: must be 0 (nothing is kept on disk) or at least 4MiB`},
 		{"autoconf: {pac_file: x.pac}\n", `trafficd.yaml:1:22: autoconf.pac_file: must be an absolute path: a daemon has no working directory of its own`},
 		// Values that do not agree.
 		{"listen:\n  - 127.0.0.1:1\n  - 127.0.0.1:1\n", `trafficd.yaml:3:5: listen has 127.0.0.1:1 twice`},

@@ -75,7 +75,7 @@
 // # What it is not
 //
 // It knows no HTTP: whether something may be stored, whether it is fresh and which
-// alternate fits is for package freshness to say. It is not on disk: there are no checksums of bodies, since a
+// alternate fits is for package freshness to say. It is not on disk (package disk is, below it): there are no checksums of bodies, since a
 // process that is killed tears no store. Stray writes into the mapping are not detected.
 //
 // # Example

@@ -348,6 +348,20 @@ func TestAnotherSizeBeginsAnew(t *testing.T) {
 	fill(func(o *Options) { o.Size = MinSize })
 }
 
+// TestKeep: a store of another size is used as it is, if that is wished.
+func TestKeep(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, dir)
+	s.store(1, 1, 10, "")
+	s.written()
+	s.kill()
+	s = start(t, dir, func(o *Options) { o.Size, o.Keep = 64<<20, true })
+	if s.get(1, "") != 1 || Size(dir) != s.header.storeSize() || Size(dir) > testSize {
+		t.Errorf("%d bytes, version %d", Size(dir), s.get(1, ""))
+	}
+	s.kill()
+}
+
 // TestOneInstanceADirectory: also within one process.
 func TestOneInstanceADirectory(t *testing.T) {
 	dir := t.TempDir()

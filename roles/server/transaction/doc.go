@@ -18,6 +18,9 @@
 // RFC 9111 §4). They read along while it is written into the cache. A response
 // that cannot be shared releases its followers to fetch for themselves.
 //
+// What memory does not have may be on disk: then the transaction waits until a disk thread has brought it into
+// memory, and looks there again (disk.go). Nothing is ever sent from the disk itself.
+//
 // Of large responses parts are kept, and asked for: a fetch may bring what lies between two stored parts, and what breaks off
 // is gone on with by asking for the rest (partial.go, resume.go).
 //
