@@ -139,8 +139,13 @@ func random() uint64 {
 	return binary.LittleEndian.Uint64(b[:]) | 1
 }
 
-// allocate gives a file its size and its blocks, where the file system can.
+// allocate gives a file its size and its blocks, where the file system can. It looks for room first: what fallocate
+// cannot finish it has begun, and for that moment nobody else would find any.
 func allocate(f *os.File, size int64) error {
+	var st unix.Statfs_t
+	if unix.Fstatfs(int(f.Fd()), &st) == nil && st.Blocks > 0 && size/int64(st.Bsize) > int64(st.Bavail) {
+		return fmt.Errorf("%s: %w: %w", f.Name(), ErrFull, unix.ENOSPC)
+	}
 	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
 	switch err {
 	case nil:
