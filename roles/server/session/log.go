@@ -80,10 +80,6 @@ func (s *Session) log(aborted, keep bool) {
 
 // tellReply tells what became of the reply.
 func (w *work) tellReply(s *Session, e *accesslog.Entry) {
-	if w.txn.Tunnelled() {
-		e.Status = w.txn.TunnelStatus() // what goes through it is not known yet
-		return
-	}
 	if !w.rendered || s.tx == w.tale.first {
 		e.Status = accesslog.ClientGone
 		return

@@ -26,7 +26,6 @@ func (s *Session) openTunnel() {
 			panic("session: remove a watch: " + err.Error())
 		}
 	}
-	s.log(false, false) // the tunnel's note, which is next, ends the request
 	slot, page := s.entry.Yield()
 	client := tunnel.End{FD: s.fd, Slot: slot, Rx: s.rx, Tx: s.tx}
 	s.fd = -1

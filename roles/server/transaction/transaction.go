@@ -445,9 +445,6 @@ func (t *Transaction) takeTunnel(s origin.Switched, early []byte) {
 // Tunnelled reports whether the connection has left HTTP.
 func (t *Transaction) Tunnelled() bool { return t.state == tunnelling }
 
-// TunnelStatus is the status by which the tunnel is made.
-func (t *Transaction) TunnelStatus() int { return t.place.f.head.status }
-
 // TakeTunnel gives the origin's connection away, with the status to answer with, the field lines of
 // its 101 and what it sent behind them, both valid until End.
 func (t *Transaction) TakeTunnel() (s origin.Switched, status int, lines, early []byte) {
