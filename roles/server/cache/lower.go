@@ -11,7 +11,8 @@ type Lower interface {
 	// removes anything and after: so what the tier below puts back up, having seen it there before the first call, is
 	// removed with the rest, and what it has read here before the second call it can refuse.
 	Removed(k Key)
-	// Has tells whether anything may be stored under k there.
+	// Has tells whether anything may be stored under k there. No may also mean that it cannot tell without
+	// blocking.
 	Has(k Key) bool
 	// Purge takes out, for good, whatever match accepts, alternate by alternate. labels are the lines of a head from which
 	// Options.Tags reads the tags. It is not called on a loop and may block; match must not be called with a lock

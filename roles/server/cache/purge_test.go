@@ -43,13 +43,6 @@ func put(t testing.TB, s *Store, uri, vary, tags string, born uint64) error {
 	return err
 }
 
-// stored returns what can be found, as URI and vary block.
-func stored(s *Store) map[string]bool {
-	m := map[string]bool{}
-	s.Walk(func(o *Object) bool { m[string(o.URI())+string(o.Vary())] = true; return true })
-	return m
-}
-
 func TestPurge(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -281,6 +274,21 @@ func TestPurgeBelow(t *testing.T) {
 		if n != want || len(below.kept) != left {
 			t.Errorf("%+v: purged %+v, want %+v; %d left below, want %d", p, n, want, len(below.kept), left)
 		}
+	}
+}
+
+// shy is a cellar that does not say what it has.
+type shy struct{ cellar }
+
+func (*shy) Has(Key) bool { return false }
+
+// TestPurgeBelowWhatIsNotTold: a tier below that does not know yet what it has is purged all the same.
+func TestPurgeBelowWhatIsNotTold(t *testing.T) {
+	s := taggedStore(t)
+	below := &shy{cellar{map[Key]string{s.keyOfURI([]byte("h/a")): "h/a "}}}
+	s.SetLower(below)
+	if n, err := s.Purge(&Purge{URI: []byte("h/a")}); err != nil || n != (Purged{}) || len(below.kept) != 0 {
+		t.Errorf("purged %+v, %v; %d left below", n, err, len(below.kept))
 	}
 }
 
