@@ -49,6 +49,7 @@ type Directory struct {
 	groups map[string]*Group
 	alone  map[address]*Group
 	doors  map[address]*Door
+	room   int // for servers without a group, before some are forgotten again; at least maxAlone
 }
 
 type address struct {
@@ -92,8 +93,9 @@ func (d *Directory) single(host string, port uint16) *Group {
 	if g := d.alone[a]; g != nil {
 		return g
 	}
-	if len(d.alone) >= maxAlone {
+	if len(d.alone) >= max(maxAlone, d.room) {
 		d.forgetLocked()
+		d.room = 2 * len(d.alone) // so that not every new one goes through all of them
 	}
 	s := d.newServerLocked("", ServerSpec{host, port, 1}, 0)
 	s.lone = true
@@ -102,10 +104,19 @@ func (d *Directory) single(host string, port uint16) *Group {
 	return g
 }
 
-// forgetLocked forgets the servers without a group of which there is nothing to know. Who still has one goes on with it.
+// forgetLocked forgets the servers without a group of which there is nothing to know, and of the others so many that
+// there is room: clients can name as many hosts that cannot be reached as they like. Who still has one goes on with it.
 func (d *Directory) forgetLocked() {
 	for a, g := range d.alone {
 		if g.servers[0].calm.Load() && g.servers[0].Door.used.Load() == 0 {
+			delete(d.alone, a)
+		}
+	}
+	for a, g := range d.alone {
+		if len(d.alone) <= maxAlone/2 {
+			break
+		}
+		if g.servers[0].Door.used.Load() == 0 {
 			delete(d.alone, a)
 		}
 	}

@@ -318,3 +318,13 @@ func TestServersWithoutAGroupAreBounded(t *testing.T) {
 		t.Error("one that is down was forgotten")
 	}
 }
+
+func TestHostsThatCannotBeReachedAreBounded(t *testing.T) {
+	d := NewDirectory(Settings{FailThreshold: 1}, nil)
+	for i := range 3 * maxAlone {
+		d.Of(&remap.Origin{Host: fmt.Sprint("h", i), Port: 80}).servers[0].Fail(0, false, errTest)
+	}
+	if len(d.alone) > maxAlone || len(d.doors) > maxAlone {
+		t.Errorf("%d servers and %d doors are remembered", len(d.alone), len(d.doors))
+	}
+}
