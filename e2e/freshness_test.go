@@ -606,3 +606,26 @@ func TestAccessLogOfStaleAnswers(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// The server dies while the origin thinks about what is stale. Its successor, which does not know whom it asks, learns that the
+// question was of no use and asks again.
+func TestAValidationIsBegunAnewAfterADeath(t *testing.T) {
+	t.Parallel()
+	gate := harness.NewGate()
+	p, o := proxy(t, map[string]harness.Handler{"/s": versions("Cache-Control: max-age=60", func(e *harness.Exchange) {
+		if e.Header.Get("If-None-Match") == "" {
+			e.Reply(200, "v3", freshLong, `ETag: "v3"`)
+			return
+		}
+		gate.Wait(e)
+		e.Reply(304, "", `ETag: "v2"`)
+	})})
+	p.Client().Get("/s").Expect(200, "v1")
+	c := p.Client().Dial().Send(harness.Request("GET", "/s", ""))
+	o.WaitCount("/s", 2)
+	old := p.Kill(harness.Server)
+	p.WaitReplaced(harness.Server, old.PID)
+	gate.Open()
+	c.Read("GET").Expect(200, "v3")
+	o.ExpectCount("/s", 3)
+}

@@ -399,6 +399,9 @@ func (f *fetch) Space() []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	size := int64(len(f.ring))
+	if f.end-f.tail == size && len(f.followers) > 0 {
+		f.tail = max(f.tail, f.heldLocked()) // what comes again, after a death, nobody has to release once more
+	}
 	free := size - (f.end - f.tail)
 	if free == 0 {
 		f.paused = true

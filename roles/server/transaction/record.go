@@ -214,6 +214,7 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 	}
 	if !f.reopenPieces(r) && r.progress == open || r.writer != 0 && !f.reopen(r) {
 		f.progress, f.failure = failed, torn
+		f.pieces.release() // they are nothing without what lies between them
 	}
 	if r.stale != 0 {
 		f.stale, _ = e.Cache.OpenID(r.stale)

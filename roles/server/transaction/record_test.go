@@ -1,6 +1,7 @@
 package transaction
 
 import (
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -9,6 +10,9 @@ import (
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/custody"
+	"trafficd/roles/server/origin"
+	"trafficd/roles/server/parent"
+	"trafficd/roles/server/remap"
 )
 
 // estate is what outlives a server.
@@ -192,5 +196,72 @@ func TestTheLeaderKeepsItsOwnLines(t *testing.T) {
 	f.note(custody.StepOpened)
 	if got := e.after(t, f).f.head; string(got.own) != all || string(got.lines) != stored {
 		t.Errorf("the leader gets %q, others get %q", got.own, got.lines)
+	}
+}
+
+// A body that is not stored comes again from its beginning, because its connection broke as the server died. What its client has had
+// already, the client does not release once more: the window moves on without it.
+func TestWhatComesAgainDoesNotFillTheWindow(t *testing.T) {
+	const had, size = 3 * buffer.Large, 4 * buffer.Large
+	e := newEstate(t)
+	f := &fetch{env: e.env(t, 1, nil), progress: open, head: responseHead{status: 200, length: size}}
+	f.ringRef, _ = f.env.Arena.GetLarge()
+	f.note(custody.StepWindow)
+
+	next := e.after(t, f).f
+	p := &follower{f: next, released: had}
+	next.followers = []*follower{p}
+	next.mu.Lock()
+	next.placeLocked()
+	next.mu.Unlock()
+	for next.at <= had {
+		next.Commit(len(next.Space()))
+	}
+	if b, _ := p.Bytes(had); len(b) == 0 {
+		t.Error("nothing is there of what the client waits for")
+	}
+}
+
+// Of a response that is put together what comes is gone. The parts around it are no use alone.
+func TestPartsAroundNothingAreNotServed(t *testing.T) {
+	e := newEstate(t)
+	f := &fetch{env: e.env(t, 1, nil), progress: open, head: responseHead{status: 200, length: 10}}
+	k := f.env.Store.KeyOf([]byte("http"), []byte("example.com"), []byte("/"), nil)
+	w, err := f.env.Cache.Create(k, &cache.Meta{Status: 200, Lifetime: 1e9, RangeFrom: 5, RangeTotal: 10}, nil, nil, nil, 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte("world")); err != nil {
+		t.Fatal(err)
+	}
+	if f.pieces.back, err = w.Publish(); err != nil {
+		t.Fatal(err)
+	}
+	f.note(custody.StepOpened)
+	r := f.describe()
+	r.writer = 1 // names nothing
+	f.record.Commit(&r, custody.StepOpened)
+
+	next := e.after(t, f).f
+	if b, state := (&follower{f: next}).Bytes(0); len(b) > 0 || state != origin.BodyFailed {
+		t.Errorf("got %q, %v", b, state)
+	}
+}
+
+// A fetch of a dead server has to be sent anew, and what is configured now has no origin for it.
+func TestAFetchWhoseOriginIsGoneFails(t *testing.T) {
+	for name, o := range map[string]*remap.Origin{"no rule": nil, "no group": {Name: "group:g", Group: "g"}} {
+		e := newEstate(t)
+		f := &fetch{env: e.env(t, 1, nil)}
+		f.note(custody.StepFetch)
+		next := e.after(t, f).f
+		next.env.Parents, next.env.Settings = parent.NewDirectory(parent.Settings{}, nil), new(atomic.Pointer[Settings])
+		next.lead = &Transaction{client: &refresh{}, match: remap.Match{Origin: o}}
+		next.x.Origin = o
+		next.followers = []*follower{{}}
+		next.refetch()
+		if next.progress != failed || next.failure != nowhere {
+			t.Errorf("%s: it is %v, %v", name, next.progress, next.failure)
+		}
 	}
 }

@@ -119,9 +119,21 @@ func (f *fetch) describeRequest(t *Transaction) {
 // send starts the exchange with the leader's request. The head is written anew
 // each time: it is kept only where the next request writes its own.
 func (f *fetch) send() {
+	if f.lead.homeless() {
+		f.finish(failed, nowhere)
+		return
+	}
+	if f.x.Server == nil && !f.x.Origin.Builtin { // the fetch comes from a server that is dead
+		f.tried = 0
+		if !f.choose() {
+			return
+		}
+	}
 	f.started = f.loop.Wall()
 	f.x.Attempt++
-	f.bear()
+	if !f.resuming { // what has come already is from before the purges since
+		f.bear()
+	}
 	f.note(custody.StepFetch)
 	if f.x.Tunnel {
 		f.x.Head = nil
@@ -136,6 +148,13 @@ func (f *fetch) send() {
 	}
 	f.env.Origins.Start(&f.x)
 }
+
+// homeless reports whether there is no origin for the request any more: it was begun by a server that is dead, and
+// by what is configured now it would not be.
+func (t *Transaction) homeless() bool { return t.match.Origin == nil }
+
+// nowhere is why a fetch cannot be gone on with whose request has no origin any more.
+var nowhere = reason{502, "the origin of this rule is not configured any more"}
 
 // appendRequest writes the head of the request as the origin gets it.
 func (t *Transaction) appendRequest(b []byte, f *fetch) []byte {

@@ -13,12 +13,13 @@ import (
 // condition that it is still the same (RFC 9110 §13.1.5, §14.2). The clients that have had a
 // part of it notice nothing. If it is another by now there is no way to go on.
 
-// resume asks for the rest of a body that has broken off. It reports whether it did.
+// resume asks for the rest of a body that has broken off. It reports whether it did. A request with content
+// is not sent again: the content is not at hand any more.
 func (f *fetch) resume(why origin.Failure) bool {
-	if f.progress != open || f.x.Method != http1.GET || why.Timeout || why.Err == origin.ErrNoBuffers || f.resumeTag() == nil {
+	if f.progress != open || f.x.Method != http1.GET || f.x.Body != nil || why.Timeout || why.Err == origin.ErrNoBuffers || f.resumeTag() == nil {
 		return false
 	}
-	if r, _ := f.remaining(); r.len() <= 0 || f.resumes >= f.env.Settings.Load().ResumeAttempts || !f.findLead() || !f.chooseAgain(why) {
+	if r, _ := f.remaining(); r.len() <= 0 || f.resumes >= f.env.Settings.Load().ResumeAttempts || !f.findLead() || f.lead.homeless() || !f.chooseAgain(why) {
 		return false
 	}
 	f.env.Stats.Inc(stats.OriginResumes)

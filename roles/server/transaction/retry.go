@@ -56,7 +56,7 @@ func (f *fetch) choose() bool {
 		return true
 	}
 	if f.group = f.env.parents(f.x.Origin); f.group == nil {
-		f.finish(failed, reason{502, "the origin of this rule is not configured any more"})
+		f.finish(failed, nowhere)
 		return false
 	}
 	s, probe := f.pick()
