@@ -669,6 +669,10 @@ func TestRFC9111Section4_3_4WhichResponse(t *testing.T) {
 		{"tag where there was none", []string{"Last-Modified: " + noonDate}, []string{`ETag: "b"`}, true, Storable},
 		{"other Last-Modified", []string{"Last-Modified: " + noonDate}, []string{"Last-Modified: Sun, 06 Nov 1994 08:49:38 GMT"}, true, Storable},
 		{"no validator", []string{`ETag: "a"`}, nil, false, Storable},
+		{"same Vary", []string{`ETag: "a"`, "Vary: A, B"}, []string{"Vary: b"}, false, Storable},
+		{"varies by more", []string{`ETag: "a"`, "Vary: A"}, []string{"Vary: a, Cookie"}, true, Storable},
+		{"varies now", []string{`ETag: "a"`}, []string{"Vary: Cookie"}, true, Storable},
+		{"varies by anything", []string{`ETag: "a"`}, []string{"Vary: *"}, false, VaryAny},
 		{"now no-store", []string{`ETag: "a"`}, []string{"Cache-Control: no-store"}, false, ResponseNoStore},
 		{"now private", []string{`ETag: "a"`}, []string{"Cache-Control: private"}, false, ResponsePrivate},
 	} {

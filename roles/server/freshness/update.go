@@ -25,6 +25,10 @@ func eachLine(block []byte, f func(name, line []byte)) {
 // ErrOtherResponse says that a 304 is not about the stored response.
 var ErrOtherResponse = errors.New("freshness: update stored response: the 304 has another validator")
 
+// ErrVariesMore says that the response varies by more than it did when it was stored. Which requests
+// select it cannot be said of what is stored then.
+var ErrVariesMore = errors.New("freshness: update stored response: the 304 varies by more")
+
 // An Update makes the new head of a stored response from a 304. It keeps buffers and may
 // be used again and again, by one goroutine.
 type Update struct {
@@ -45,10 +49,13 @@ func neverUpdated(id header.ID) bool {
 // Apply makes the metadata and the head block of a stored response after the 304 in x
 // (§4.3.4, §3.2), or after the response to a HEAD that freshens it (§4.3.5). The block is valid until the next Apply. The reason says whether the response may
 // still be stored; if not, it is to be removed, and may answer this one request. Errors:
-// ErrOtherResponse, and a merged head beyond the limits; then fetch the whole.
+// ErrOtherResponse, ErrVariesMore, and a merged head beyond the limits; then fetch the whole.
 func (u *Update) Apply(x *Exchange, m *cache.Meta, head []byte) (cache.Meta, []byte, Reason, error) {
 	if !concerns(x, m, head) {
 		return cache.Meta{}, nil, Storable, ErrOtherResponse
+	}
+	if variesMore(x, head) {
+		return cache.Meta{}, nil, Storable, ErrVariesMore
 	}
 	u.merge(x, int(m.Status), head)
 	if err := u.merged.Parse(u.buf, nil); err != nil {
@@ -78,6 +85,33 @@ func concerns(x *Exchange, m *cache.Meta, head []byte) bool {
 		return ok && t == m.LastModified/second
 	}
 	return true // no validator: it answers the one request that was made
+}
+
+// variesMore tells whether the 304 nominates a field that the stored response does not. One whose Vary cannot be
+// matched is for Judge.
+func variesMore(x *Exchange, head []byte) bool {
+	var names [maxVaryFields][]byte
+	n, ok := varyNames(x.Response, x.ResponseHead, &names)
+	for i := 0; ok && i < n; i++ {
+		if !nominates(head, names[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// nominates tells whether a Vary in a head block has this member.
+func nominates(head, field []byte) (found bool) {
+	eachLine(head, func(name, line []byte) {
+		if header.Lookup(name) != header.Vary {
+			return
+		}
+		l := header.Members(header.Trim(line[len(name)+1 : len(line)-2]))
+		for m, ok := l.Next(); ok && !found; m, ok = l.Next() {
+			found = header.EqualFoldBytes(m, field)
+		}
+	})
+	return found
 }
 
 // merge writes a complete response head into u.buf: what stays of the stored block, then what
