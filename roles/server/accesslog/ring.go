@@ -65,7 +65,7 @@ func (r *ring) add(line []byte, conn, request uint64) bool {
 func (r *ring) used() uint64 { return r.h.head.Load() - r.h.tail.Load() }
 
 // pressing reports whether the loop may run out of room soon.
-func (r *ring) pressing() bool { return r.used() > uint64(len(r.data))/2 }
+func (r *ring) pressing() bool { return r.used() > uint64(len(r.data))/4 }
 
 // take copies lines from tail on into dst, as many as fit. It returns the position behind them.
 func (r *ring) take(dst []byte, tail uint64) ([]byte, uint64) {

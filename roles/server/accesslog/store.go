@@ -72,7 +72,7 @@ type memory struct {
 
 // NewMemory makes memory of this process's own, for a log whose last lines end with it.
 func NewMemory(loops int) ([]byte, error) {
-	mem, err := unix.Mmap(-1, 0, dataAt+loops<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	mem, err := unix.Mmap(-1, 0, dataAt+loops<<22, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, fmt.Errorf("access log: map memory: %w", err)
 	}
