@@ -742,3 +742,21 @@ func TestRangeOfAFillUnderWay(t *testing.T) {
 	}
 	expectAsked(t, o, "/a", "", "7000000-7000009")
 }
+
+// RFC 9110 section 15.3.7: who asks with If-Range has the fields of the representation already, so an origin leaves them out. What
+// it sends then is not for others.
+func TestAnAbridgedPartIsNotForOthers(t *testing.T) {
+	t.Parallel()
+	const part, tag, fresh = "Content-Range: bytes 0-4/10", `ETag: "a"`, "Cache-Control: max-age=600"
+	p, o := proxy(t, map[string]harness.Handler{"/a": func(e *harness.Exchange) {
+		if e.Header.Get("If-Range") != "" {
+			e.Reply(206, "01234", part, tag, fresh)
+			return
+		}
+		e.Reply(206, "01234", part, tag, fresh, "Content-Type: text/x")
+	}})
+	p.Client().Get("/a", "Range: bytes=0-4", `If-Range: "a"`).Expect(206, "01234").Header("Content-Type", "")
+	p.Client().Get("/a", "Range: bytes=0-4").Expect(206, "01234").Header("Content-Type", "text/x")
+	p.Client().Get("/a", "Range: bytes=0-4", `If-Range: "a"`).Expect(206, "01234").Header("Content-Type", "text/x")
+	o.ExpectCount("/a", 2)
+}

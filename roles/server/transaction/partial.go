@@ -413,7 +413,7 @@ func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p enclosure) b
 	f.env.block = t.appendURI(vary)
 	t.noteKeys()
 	uri := f.env.block[len(vary):]
-	if why != freshness.Storable || len(lines) > maxLines || !t.mayStore(all.len()) {
+	if why != freshness.Storable || f.abridged(x) || len(lines) > maxLines || !t.mayStore(all.len()) {
 		f.env.Stats.Inc(stats.CacheUncacheable)
 		f.landUncacheable()
 		return false
@@ -434,6 +434,12 @@ func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p enclosure) b
 	f.w, f.writing = w, true
 	f.mu.Unlock()
 	return true
+}
+
+// abridged reports whether fields may be missing that are the representation's: who asks with If-Range has them already,
+// so an origin leaves them out (RFC 9110 §15.3.7). For others they would not be there.
+func (f *fetch) abridged(x *freshness.Exchange) bool {
+	return f.asks == askAsIs && x.Request.Has(header.IfRange) && !x.Response.Has(header.ContentType)
 }
 
 // nearEnough is how far ahead of what has come of a response the beginning of a range may lie for a request to wait for it
