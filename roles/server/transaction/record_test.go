@@ -10,6 +10,7 @@ import (
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/custody"
+	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
 	"trafficd/roles/server/parent"
 	"trafficd/roles/server/remap"
@@ -263,5 +264,23 @@ func TestAFetchWhoseOriginIsGoneFails(t *testing.T) {
 		if next.progress != failed || next.failure != nowhere {
 			t.Errorf("%s: it is %v, %v", name, next.progress, next.failure)
 		}
+	}
+}
+
+// The leader of a response that goes on without it is gone for good. Another of its clients is asked for in its place.
+func TestAFollowerOfADeadServerHasARouteAgain(t *testing.T) {
+	f := &fetch{env: &Env{}}
+	head := []byte("GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n")
+	var req http1.Request
+	if err := req.Parse(head, nil); err != nil {
+		t.Fatal(err)
+	}
+	rules, err := remap.New([]remap.Spec{{Prefix: "/", Origin: "http://127.0.0.1:9"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.followers = []*follower{{t: &Transaction{env: f.env, client: &refresh{}, req: &req, head: head, settings: &Settings{Remap: rules}}}}
+	if !f.findLead() || f.lead.homeless() || f.x.Origin == nil {
+		t.Errorf("its origin is %v", f.x.Origin)
 	}
 }

@@ -45,6 +45,9 @@ func (f *fetch) findLead() bool {
 		if p.t.env == f.env && p.t.req != nil {
 			f.lead = p.t
 			p.t.leading = true
+			if p.t.homeless() { // its reply was begun by a server that is dead, and nobody has asked since where it goes
+				p.t.findRoute()
+			}
 			f.describeRequest(p.t)
 			return true
 		}
