@@ -587,3 +587,17 @@ func TestFullArenaIsAFailure(t *testing.T) {
 		}
 	})
 }
+
+// Clients of a forward proxy name as many hosts as they like.
+func TestListsOfIdleConnectionsAreBounded(t *testing.T) {
+	p := &Pool{idle: map[address]*idleList{}}
+	kept := &idleList{conns: []*Conn{nil}}
+	p.idle[address{"kept", 80}] = kept
+	for i := range 3 * maxLists {
+		p.forgetEmpty()
+		p.idle[address{"a", uint16(i)}] = &idleList{}
+	}
+	if len(p.idle) > maxLists || p.idle[address{"kept", 80}] != kept {
+		t.Errorf("there are %d lists", len(p.idle))
+	}
+}

@@ -154,6 +154,7 @@ func (p *Pool) put(c *Conn) {
 	addr := address{c.server.Host, c.server.Port}
 	l := p.idle[addr]
 	if l == nil {
+		p.forgetEmpty()
 		l = &idleList{}
 		p.idle[addr] = l
 	}
@@ -161,6 +162,22 @@ func (p *Pool) put(c *Conn) {
 	c.idleSince = p.loop.Now()
 	c.limit.Set(p.limits.Idle)
 	l.conns = append(l.conns, c)
+}
+
+// maxLists bounds the lists of idle connections that may be empty: those of the addresses in rules are few, those
+// that clients of a forward proxy name are not.
+const maxLists = 1024
+
+// forgetEmpty makes room for one more list.
+func (p *Pool) forgetEmpty() {
+	if len(p.idle) < maxLists {
+		return
+	}
+	for a, l := range p.idle {
+		if len(l.conns) == 0 {
+			delete(p.idle, a)
+		}
+	}
 }
 
 // offer gives a connection that has just become idle to who waits for one.
@@ -200,7 +217,7 @@ func (p *Pool) Spare(d *parent.Door) {
 // drop takes a connection out of the pool.
 func (p *Pool) drop(c *Conn) {
 	c.unpark()
-	l := p.idle[address{c.server.Host, c.server.Port}]
+	l := p.idle[address{c.server.Host, c.server.Port}] // c is in it
 	for i, other := range l.conns {
 		if other == c {
 			l.conns = append(l.conns[:i], l.conns[i+1:]...)
