@@ -99,15 +99,21 @@ func (s *Store) Outrun(born uint64, uri, head []byte) bool {
 	if b.serial.Load() <= born {
 		return false
 	}
-	if s.slot(textURI, uri).Load() > born || b.floor.Load() > born {
+	if s.slot(textURI, uri).Load() > born {
 		return true
 	}
 	for i := range b.prefixes {
 		f := &b.prefixes[i]
-		if f.serial.Load() > born && f.length.Load() <= uint64(len(uri)) &&
-			s.hashText(textPrefix, uri[:f.length.Load()]) == f.hash.Load() {
+		if f.serial.Load() <= born {
+			continue
+		}
+		// Another purge may be taking the fence over: its length is read once, and whose fence it was is found below.
+		if n := f.length.Load(); n <= uint64(len(uri)) && s.hashText(textPrefix, uri[:n]) == f.hash.Load() {
 			return true
 		}
+	}
+	if b.floor.Load() > born {
+		return true
 	}
 	if b.tagged.Load() <= born {
 		return false
