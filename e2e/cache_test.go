@@ -60,7 +60,7 @@ func TestNotStored(t *testing.T) {
 	routes := map[string]harness.Handler{
 		"/post":  harness.Reply(200, "body", "Cache-Control: max-age=600"),
 		"/error": harness.Reply(500, "body", "Cache-Control: no-store"),
-		"/range": harness.Reply(206, "bo", "Cache-Control: max-age=600", "Content-Range: bytes 0-1/4"),
+		"/range": harness.Reply(206, "bo", "Cache-Control: max-age=600", "Content-Range: bytes 0-1/*"),
 		"/auth":  harness.Reply(200, "body", "Cache-Control: max-age=600"),
 	}
 	for target, headers := range answers {
