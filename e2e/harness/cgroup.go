@@ -28,6 +28,9 @@ type Fence struct {
 // may make none the story is skipped: nothing can be shown there. Root may where there are any.
 func NewFence(t testing.TB, limit int64) *Fence {
 	t.Helper()
+	if raceEnabled {
+		limit *= 8 // what the race detector takes beside each byte (its manual: 5 to 10 times the memory)
+	}
 	var why []error
 	for _, v1 := range []bool{false, true} {
 		f, err := newFence(t, limit, v1)

@@ -125,10 +125,10 @@ func (o *RawOrigin) read(in *bufio.Reader) (*RawRequest, error) {
 			return r, err
 		}
 	}
+	length, chunked, err := r.parse()
 	o.mu.Lock()
 	o.requests = append(o.requests, r)
 	o.mu.Unlock()
-	length, chunked, err := r.parse()
 	if err != nil {
 		return r, err
 	}
