@@ -204,6 +204,15 @@ func (x *index) changes(k cache.Key) uint64 {
 // put makes an entry. It replaces the one with the same tag and vary hash in one store; otherwise it takes a way that
 // is free, or the oldest. allowed is asked under the shard's lock.
 func (x *index) put(k cache.Key, p place, in info, allowed func(changes uint64) bool) (done bool) {
+	return x.insert(k, p, in, true, allowed)
+}
+
+// putOlder is put for what is older than all that is there: it replaces nothing.
+func (x *index) putOlder(k cache.Key, p place, in info, allowed func() bool) (done bool) {
+	return x.insert(k, p, in, false, func(uint64) bool { return allowed() })
+}
+
+func (x *index) insert(k cache.Key, p place, in info, replace bool, allowed func(changes uint64) bool) (done bool) {
 	if x.broken.Load() {
 		return false
 	}
@@ -217,29 +226,10 @@ func (x *index) put(k cache.Key, p place, in info, allowed func(changes uint64) 
 	}
 	set := &x.sets[n]
 	way, same := x.choose(set, k.Tag(), in)
+	if !replace && (same || x.serves(place(set.places[way].Load()))) {
+		return false
+	}
 	x.enter(set, way, same, k.Tag(), p, in)
-	return true
-}
-
-// putOlder is put for what is older than all that is there: it replaces nothing.
-func (x *index) putOlder(k cache.Key, p place, in info, allowed func() bool) (done bool) {
-	if x.broken.Load() {
-		return false
-	}
-	defer x.guard(debug.SetPanicOnFault(true))
-	n := x.setOf(k)
-	sh := x.shard(n)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if !x.serves(p) || !allowed() {
-		return false
-	}
-	set := &x.sets[n]
-	way, same := x.choose(set, k.Tag(), in)
-	if same || x.serves(place(set.places[way].Load())) {
-		return false
-	}
-	x.enter(set, way, false, k.Tag(), p, in)
 	return true
 }
 
