@@ -1,6 +1,9 @@
 package header
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // ID is a field name that the engine knows. The numbers are private to one
 // build: never store them where another build may read them.
@@ -321,6 +324,22 @@ func (s *Set) Meets(other *Set) bool {
 
 var hopByHop = SetOf(Connection, KeepAlive, ProxyConnection, TE, Trailer, TransferEncoding,
 	Upgrade, ProxyAuthenticate, ProxyAuthorization, HTTP2Settings)
+
+// LookupDashed returns the ID of what a name with underscores becomes when they are read as
+// hyphens, as CGI-like origins read them (RFC 3875 §4.1.18); Unknown for a name without any.
+func LookupDashed(name []byte) ID {
+	if len(name) > maxName || bytes.IndexByte(name, '_') < 0 {
+		return Unknown
+	}
+	var b [maxName]byte
+	for i, c := range name {
+		if c == '_' {
+			c = '-'
+		}
+		b[i] = c
+	}
+	return Lookup(b[:len(name)])
+}
 
 // HopByHop reports whether a field is meant for this connection only and is
 // never forwarded as received (RFC 9110 §7.6.1; Proxy-Authenticate and

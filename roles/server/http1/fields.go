@@ -182,21 +182,9 @@ func valueFault(b []byte, i int) *Error {
 }
 
 // looksLikeFraming reports whether an unknown name becomes that of a framing
-// field when underscores are read as hyphens, as CGI-like origins read them
-// (RFC 3875 §4.1.18).
+// field when underscores are read as hyphens.
 func looksLikeFraming(name []byte) bool {
-	const longest = len("transfer-encoding")
-	if len(name) != len("content-length") && len(name) != longest || bytes.IndexByte(name, '_') < 0 {
-		return false
-	}
-	var b [longest]byte
-	for i, c := range name {
-		if c == '_' {
-			c = '-'
-		}
-		b[i] = c
-	}
-	id := header.Lookup(b[:len(name)])
+	id := header.LookupDashed(name)
 	return id == header.ContentLength || id == header.TransferEncoding
 }
 

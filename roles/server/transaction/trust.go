@@ -46,20 +46,7 @@ func (t *Transaction) forged(f *http1.Field) bool {
 
 // looksKnown reports whether an unknown name becomes a known one when its underscores
 // are read as hyphens.
-func looksKnown(name []byte) bool {
-	const longest = 32
-	if len(name) > longest || bytes.IndexByte(name, '_') < 0 {
-		return false
-	}
-	var b [longest]byte
-	for i, c := range name {
-		if c == '_' {
-			c = '-'
-		}
-		b[i] = c
-	}
-	return header.Lookup(b[:len(name)]) != header.Unknown
-}
+func looksKnown(name []byte) bool { return header.LookupDashed(name) != header.Unknown }
 
 // appendForwardedFor writes X-Forwarded-For anew: what the client said, then who it is.
 // An origin that looks at the first or the last line only sees the same as one that
