@@ -183,6 +183,44 @@ func TestListenerIsAdoptedWithWhatWaitsInIt(t *testing.T) {
 	}
 }
 
+func TestDeferredConnectionsComeWithTheirFirstBytes(t *testing.T) {
+	l := mustBind(t, "127.0.0.1:0", 16)
+	if err := l.DeferAccept(1); err != nil {
+		t.Fatal(err)
+	}
+	var clients [2]net.Conn
+	for i := range clients {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		clients[i] = c
+	}
+	silent, talker := clients[0], clients[1]
+	if _, err := l.Accept(); !errors.Is(err, ErrEmpty) {
+		t.Fatalf("a connection that has said nothing: %v, want %v", err, ErrEmpty)
+	}
+	if _, err := talker.Write([]byte{'x'}); err != nil {
+		t.Fatal(err)
+	}
+	conn := mustAccept(t, l)
+	defer unix.Close(conn)
+	if peer, err := unix.Getpeername(conn); err != nil || peer.(*unix.SockaddrInet4).Port != talker.LocalAddr().(*net.TCPAddr).Port {
+		t.Errorf("accepted %v, %v, want the one that has sent something, %v", peer, err, talker.LocalAddr())
+	}
+	if n, err := unix.Read(conn, make([]byte, 2)); n != 1 || err != nil {
+		t.Errorf("at once %d bytes, %v, want 1", n, err)
+	}
+	// The other is not forgotten.
+	conn = mustAccept(t, l)
+	defer unix.Close(conn)
+	writeByte(t, conn, 'y')
+	if got := readByte(t, silent); got != 'y' {
+		t.Errorf("the silent client read %q", got)
+	}
+}
+
 func TestForeignDescriptorsAreNotAdopted(t *testing.T) {
 	l := mustBind(t, "127.0.0.1:0", 16)
 	all := mustBind(t, ":0", 16)

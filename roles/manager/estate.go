@@ -305,6 +305,7 @@ func (e *estate) view(c *config.Config) error {
 			errs = append(errs, err)
 			continue
 		}
+		errs = append(errs, l.DeferAccept(int(c.ListenDefer/time.Second)))
 		e.listeners = append(e.listeners, l)
 	}
 	return errors.Join(errs...)

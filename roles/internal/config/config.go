@@ -19,6 +19,7 @@ type Config struct {
 	Origins       []OriginGroup `json:"origins,omitempty"` // what rules name as group:NAME
 	Threads       int           `json:"threads"`           // event loops; 0: one per CPU
 	ListenBacklog int           `json:"listen_backlog"`    // connections the kernel queues per listener
+	ListenDefer   time.Duration `json:"listen_defer"`      // how long the kernel keeps a connection that is silent; 0: not at all
 
 	Autoconf    Autoconf    `json:"autoconf"`
 	Supervision Supervision `json:"supervision"`

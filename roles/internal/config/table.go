@@ -50,6 +50,9 @@ var table = []Setting{
 	{Name: "listen_backlog", Kind: Count, Unit: "connections", Default: "4096", Min: 1, Max: 1 << 20,
 		Help:  "connections that the kernel queues per listener; the kernel caps it at net.core.somaxconn",
 		field: func(c *Config) any { return &c.ListenBacklog }},
+	{Name: "listen_defer", Kind: Duration, Default: "1s", Min: sec, Max: hour, Zero: "accepted at once",
+		Help:  "how long the kernel keeps a connection that has sent nothing yet, in whole seconds",
+		field: func(c *Config) any { return &c.ListenDefer }},
 
 	{Name: "autoconf.listen", Kind: AddressOrOff, Default: "127.0.0.1:8083",
 		Help:  "address of the autoconfiguration port (/proxy.pac, /wpad.dat, /synthetic.txt, /metrics)",
