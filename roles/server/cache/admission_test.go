@@ -3,6 +3,8 @@ package cache
 import (
 	"math/rand/v2"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // A rival is a cache of as many objects as fit the store, which evicts the oldest.
@@ -332,6 +334,34 @@ func TestTenderKeepsStock(t *testing.T) {
 	if n := s.Stats().Pinned; n != 0 {
 		t.Errorf("%d segments still pinned", n)
 	}
+}
+
+// TestSparesArePopulated: a segment has memory before it is opened, so that no loop waits for the kernel to find some.
+func TestSparesArePopulated(t *testing.T) {
+	mem, fd := shared(t, small)
+	s := open(t, mem, Options{})
+	inMemory := func() int64 {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Blocks * 512
+	}
+	first := store(t, s.Arena(), keyN(1), 1, "", 100, true)
+	defer first.Release()
+	before := inMemory()
+	s.populateSpare()
+	if got := inMemory() - before; got != int64(s.segSize) {
+		t.Fatalf("%d bytes got memory, want one segment, %d", got, s.segSize)
+	}
+	s.populateSpare()
+	next := store(t, s.Arena(), keyN(2), 1, "", int(s.segSize), true) // goes on in the next segment
+	defer next.Release()
+	if got := inMemory() - before; got > int64(s.segSize)+2*pageSize {
+		t.Errorf("%d bytes got memory, want the segment that was opened and little more", got)
+	}
+	check(t, &first, 1, 100)
+	check(t, &next, 1, int(s.segSize))
 }
 
 func TestFIFO(t *testing.T) {

@@ -8,9 +8,10 @@ package cache
 // its pieces, as Update does for a new head. So a download that is completed piece by
 // piece is never copied as a whole, and nothing takes longer than its number of fragments.
 
-// Parts returns the key of the parts of what k names. Of that key it returns k.
+// Parts returns the key of the parts of what k names. Of that key it returns k. It is in the same set, of
+// which a look-up for the whole has just read the tags.
 func (k Key) Parts() Key {
-	for i := range k {
+	for i := 8; i < len(k); i++ {
 		k[i] = ^k[i]
 	}
 	return k

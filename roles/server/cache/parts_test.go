@@ -54,6 +54,9 @@ func TestPartsLieBesideTheWhole(t *testing.T) {
 	if k.Parts().Parts() != k {
 		t.Error("Parts is not its own inverse")
 	}
+	if s.place(k.Parts()) != s.place(k) {
+		t.Error("the parts lie in another set")
+	}
 	if n := s.Remove(k); n != 2 {
 		t.Errorf("removed %d, want 2", n)
 	}

@@ -31,8 +31,7 @@ func (s *Store) Purge(p *Purge) (n Purged, err error) {
 	n.Below = s.purgeBelow(p)
 	s.putUp(p)
 	if p.narrow() && s.fences.told.Load() == 0 {
-		k := s.keyOfURI(p.URI)
-		n.Memory = s.purgeSet(s.place(k), p) + s.purgeSet(s.place(k.Parts()), p)
+		n.Memory = s.purgeSet(s.place(s.keyOfURI(p.URI)), p)
 		return n, nil
 	}
 	for i := range s.sets {

@@ -34,10 +34,7 @@ func (s *Store) WalkURI(uri []byte, f func(*Object) bool) {
 		s.Walk(mine)
 		return
 	}
-	k := s.keyOfURI(uri)
-	if s.walkSet(int(s.place(k)), mine) {
-		s.walkSet(int(s.place(k.Parts())), mine)
-	}
+	s.walkSet(int(s.place(s.keyOfURI(uri))), mine)
 }
 
 // Below tells whether the tier below may have something for a URI, and whether there is such a tier.
