@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -197,21 +198,16 @@ func (s *Server) lockDescriptors() []int {
 func purgeLabels(b, head []byte) []byte {
 	for len(head) > 0 {
 		line := head
-		for i, c := range head {
-			if c == '\n' {
-				line = head[:i+1]
-				break
-			}
+		if i := bytes.IndexByte(head, '\n'); i >= 0 {
+			line = head[:i+1]
 		}
 		head = head[len(line):]
-		for i, c := range line {
-			if c == ':' {
-				if name := line[:i]; header.EqualFold(name, "Surrogate-Key") || header.EqualFold(name, "Cache-Tag") {
-					b = append(b, line...)
-				}
-				break
-			}
+		name, _, _ := bytes.Cut(line, colon)
+		if header.EqualFold(name, "Surrogate-Key") || header.EqualFold(name, "Cache-Tag") {
+			b = append(b, line...)
 		}
 	}
 	return b
 }
+
+var colon = []byte(":")

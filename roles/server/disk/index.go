@@ -233,24 +233,23 @@ func (x *index) insert(k cache.Key, p place, in info, replace bool, allowed func
 	return true
 }
 
-// choose finds the way of an entry with this tag and vary hash, or else the one to take.
+// choose finds the way of an entry with this tag and vary hash, or else the one to take. The tags lie in one cache
+// line, and the first free place is mostly in the next: a set is cold when the writer comes to it.
 func (x *index) choose(set *indexSet, tag uint32, in info) (way int, same bool) {
-	free, oldest, least := -1, 0, ^uint64(0)
 	for i := range set.tags {
+		if set.tags[i].Load() == tag && x.serves(place(set.places[i].Load())) && info(set.infos[i].Load()).vary() == in.vary() {
+			return i, true
+		}
+	}
+	oldest, least := 0, ^uint64(0)
+	for i := range set.places {
 		p := place(set.places[i].Load())
 		if !x.serves(p) {
-			free = i
-			continue
-		}
-		if set.tags[i].Load() == tag && info(set.infos[i].Load()).vary() == in.vary() {
-			return i, true
+			return i, false
 		}
 		if a := x.age(p); a < least {
 			oldest, least = i, a
 		}
-	}
-	if free >= 0 {
-		return free, false
 	}
 	return oldest, false
 }
