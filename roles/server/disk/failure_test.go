@@ -113,6 +113,24 @@ func TestWhatCouldNotBeWrittenIsLater(t *testing.T) {
 	}
 }
 
+// TestWhatCannotBeWrittenIsLeftAlone: a response too large for the disk is in memory only, and is not tried again and again.
+func TestWhatCannotBeWrittenIsLeftAlone(t *testing.T) {
+	s := start(t, t.TempDir())
+	defer s.Close()
+	s.store(1, 1, testSize/4+1, "")
+	s.store(2, 1, 1000, "")
+	s.written()
+	if got := s.count(stats.DiskDrops); got != 1 {
+		t.Fatalf("%d drops, want 1", got)
+	}
+	if s.lost.Load() {
+		t.Error("it is looked for again")
+	}
+	if s.Has(keyOf(1)) || !s.Has(keyOf(2)) {
+		t.Errorf("the large one is there: %v, the small one: %v", s.Has(keyOf(1)), s.Has(keyOf(2)))
+	}
+}
+
 // TestOverload: more waits than there is room for. What is dropped is counted, and nothing older comes in its place.
 func TestOverload(t *testing.T) {
 	w := newWorld(t, 6, ramOf(t))

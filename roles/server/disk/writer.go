@@ -222,10 +222,15 @@ func (w *writer) discard() (some bool) {
 	}
 }
 
-// drop gives a response up. What is older must not come back in its place.
+// drop gives a response up for now: it is looked for again later.
 func (w *writer) drop(g grave) {
-	w.store.opts.Stats.Inc(stats.DiskDrops)
 	w.store.lost.Store(true)
+	w.refuse(g)
+}
+
+// refuse gives a response up that does not fit. What is older must not come back in its place.
+func (w *writer) refuse(g grave) {
+	w.store.opts.Stats.Inc(stats.DiskDrops)
 	w.store.backlog.remove(g)
 }
 
@@ -245,7 +250,7 @@ func (w *writer) save(q response) {
 	errors := w.errors
 	if r.body > w.index().storeSize()/4 {
 		o.Release()
-		w.drop(q.grave) // it would overwrite itself, or nearly all else
+		w.refuse(q.grave) // it would overwrite itself, or nearly all else
 		return
 	}
 	if r.body > w.index().maxInline() {
@@ -259,7 +264,7 @@ func (w *writer) save(q response) {
 	r.shape(len(list) / chunkSize)
 	if int(r.headLen) > w.index().maxHead() {
 		o.Release()
-		w.drop(q.grave)
+		w.refuse(q.grave)
 		return
 	}
 	e := entry{key: r.key, length: r.length, vary: varyHash(r.vary), kind: r.kind, uri: r.uri, labels: s.opts.Labels(nil, r.head)}
