@@ -150,7 +150,7 @@ func TestAnotherServerIsAskedAfterA503(t *testing.T) {
 func TestAnotherServerIsAskedAfterATimeout(t *testing.T) {
 	t.Parallel()
 	a, b := harness.NewOrigin(t, harness.Silent), named(t, "b")
-	p := harness.Start(t, group("strict", "", a, b), harness.Set("timeouts.origin_response", "200ms"), harness.NotReady())
+	p := harness.Start(t, group("strict", "", a, b), harness.Set("timeouts.origin_response", "1s"), harness.NotReady())
 	harness.WaitFor(t, "a server", func() bool { return p.Ready() })
 	p.Client().Get("/").Expect(200, "b")
 	p.Client().Post("/", "x").ExpectStatus(504)
@@ -192,7 +192,7 @@ func TestServersThatHangHoldOneRequest(t *testing.T) {
 		"": harness.Reply(200, "ok", "Cache-Control: no-store"),
 	})
 	a, b := harness.NewOrigin(t, hang), harness.NewOrigin(t, hang)
-	p := harness.Start(t, group("strict", "", a, b), harness.Set("origin.fail_threshold", "1"), harness.Set("timeouts.origin_response", "300ms"))
+	p := harness.Start(t, group("strict", "", a, b), harness.Set("origin.fail_threshold", "1"), harness.Set("timeouts.origin_response", "1s"))
 	p.Client().Get("/hang").ExpectStatus(504) // of both
 	c := p.Client().Dial().Send(harness.Request("POST", "/hang", ""))
 	a.WaitCount("/hang", 2) // the one that finds out
@@ -212,7 +212,7 @@ func TestAnOriginThatHangsIsStillAsked(t *testing.T) {
 		"/hang": harness.Silent,
 		"":      harness.Reply(200, "ok", "Cache-Control: no-store"),
 	}))
-	p := harness.Start(t, harness.Map("/", o), harness.Set("origin.fail_threshold", "1"), harness.Set("timeouts.origin_response", "300ms"))
+	p := harness.Start(t, harness.Map("/", o), harness.Set("origin.fail_threshold", "1"), harness.Set("timeouts.origin_response", "1s"))
 	p.Client().Get("/hang").ExpectStatus(504)
 	c := p.Client().Dial().Send(harness.Request("GET", "/hang", ""))
 	o.WaitCount("/hang", 2)
@@ -441,26 +441,27 @@ func TestABadOriginCostsItsOwnRequestsOnly(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		bad  harness.Handler
-		want int // status; 0: the answer is cut, or 502 where that is known before it began
+		want int  // status; 0: the answer is cut, or 502 where that is known before it began
+		slow bool // only the clock tells: the healthy have the same, so it is not short
 	}{
-		"never answers":      {bad: harness.Silent, want: 504},
+		"never answers":      {bad: harness.Silent, want: 504, slow: true},
 		"closes":             {bad: func(e *harness.Exchange) { e.Close() }, want: 502},
 		"resets":             {bad: func(e *harness.Exchange) { e.Reset() }, want: 502},
-		"half a head":        {bad: func(e *harness.Exchange) { e.Raw(head); harness.Silent(e) }, want: 504},
+		"half a head":        {bad: func(e *harness.Exchange) { e.Raw(head); harness.Silent(e) }, want: 504, slow: true},
 		"resets in the body": {bad: func(e *harness.Exchange) { e.Raw(head + "Content-Length: 10\r\n\r\n12345"); e.Reset() }},
 		"too short":          {bad: func(e *harness.Exchange) { e.Raw(head + "Content-Length: 10\r\n\r\n12345"); e.Close() }},
 		"too long": {bad: func(e *harness.Exchange) {
 			e.Raw(head + "Content-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n")
 			e.Close()
 		}, want: 200},
-		"stops in the body":  {bad: func(e *harness.Exchange) { e.Raw(head + "Content-Length: 10\r\n\r\n12345"); harness.Silent(e) }},
+		"stops in the body":  {bad: func(e *harness.Exchange) { e.Raw(head + "Content-Length: 10\r\n\r\n12345"); harness.Silent(e) }, slow: true},
 		"endless head":       {bad: func(e *harness.Exchange) { e.Raw(head); forever(e, "X-More: and more\r\n") }, want: 502},
 		"endless status":     {bad: func(e *harness.Exchange) { forever(e, "HTTP/1.1 200 ") }, want: 502},
 		"endless 1xx":        {bad: func(e *harness.Exchange) { forever(e, "HTTP/1.1 103 Early Hints\r\nX: y\r\n\r\n") }, want: 502},
 		"endless chunk line": {bad: func(e *harness.Exchange) { e.Raw(head + "Transfer-Encoding: chunked\r\n\r\n"); forever(e, "0") }},
 		"not HTTP":           {bad: func(e *harness.Exchange) { e.Raw("SSH-2.0-OpenSSH_9.9\r\n\r\n"); e.Close() }, want: 502},
-		"drips its head":     {bad: func(e *harness.Exchange) { drip(e, head+"Content-Length: 2\r\n\r\nok") }, want: 504},
-		"drips its body":     {bad: func(e *harness.Exchange) { e.Raw(head + "Content-Length: 1000\r\n\r\n"); drip(e, letters(1000)) }},
+		"drips its head":     {bad: func(e *harness.Exchange) { drip(e, head+"X: "+letters(1000)+"\r\nContent-Length: 2\r\n\r\nok") }, want: 504, slow: true},
+		"drips its body":     {bad: func(e *harness.Exchange) { e.Raw(head + "Content-Length: 1000\r\n\r\n"); drip(e, letters(1000)) }, slow: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -469,8 +470,11 @@ func TestABadOriginCostsItsOwnRequestsOnly(t *testing.T) {
 				"/bad": c.bad,
 				"":     harness.Reply(200, "still here", "Cache-Control: no-store"),
 			}))
-			p := harness.Start(t, harness.Map("/", o), harness.Map("/well", well), harness.Args("--threads", "1"),
-				harness.Set("timeouts.origin_response", "300ms"), harness.Set("timeouts.origin_body", "300ms"), harness.Set("timeouts.origin_total", "500ms"))
+			opts := []harness.Option{harness.Map("/", o), harness.Map("/well", well), harness.Args("--threads", "1")}
+			if c.slow {
+				opts = append(opts, harness.Set("timeouts.origin_response", "1s"), harness.Set("timeouts.origin_body", "1s"), harness.Set("timeouts.origin_total", "1500ms"))
+			}
+			p := harness.Start(t, opts...)
 			bad := p.Client().Dial().Send(harness.Request("GET", "/bad", ""))
 			o.WaitCount("/bad", 1)
 			for range 5 {

@@ -299,7 +299,7 @@ func TestRepliesThatLieInTheKernel(t *testing.T) {
 	t.Parallel()
 	const size = 150_000
 	p, _ := proxy(t, map[string]harness.Handler{"": harness.Reply(200, letters(size), "Cache-Control: max-age=600")},
-		harness.Set("timeouts.client_idle", "300ms"), harness.Set("timeouts.client_write", "300ms"))
+		harness.Set("timeouts.client_idle", "1s"), harness.Set("timeouts.client_write", "1s"))
 	p.Client().Get("/a").ExpectStatus(200)
 	dial := func() *net.TCPConn {
 		c, err := net.Dial("tcp", p.Addr)
@@ -318,7 +318,7 @@ func TestRepliesThatLieInTheKernel(t *testing.T) {
 	every := time.NewTicker(20 * time.Millisecond)
 	defer every.Stop()
 	got := 0
-	for b := make([]byte, 4000); ; <-every.C {
+	for b := make([]byte, 1500); ; <-every.C { // two seconds in all
 		n, err := slow.Read(b)
 		got += n
 		if err != nil || got >= size {

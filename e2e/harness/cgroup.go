@@ -165,7 +165,7 @@ func (f *Fence) read(name string) string {
 
 // remove takes the group away. Its last processes may still be on their way out.
 func (f *Fence) remove() {
-	if !poll(5*time.Second, func() bool { return os.Remove(f.dir) == nil }) {
+	if !poll(Patience, func() bool { return os.Remove(f.dir) == nil }) {
 		f.t.Errorf("control group %s cannot be removed", f.dir)
 	}
 }

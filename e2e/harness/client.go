@@ -108,9 +108,13 @@ func dial(addr string) (*net.TCPConn, error) {
 	return conn.(*net.TCPConn), conn.SetDeadline(time.Now().Add(Patience))
 }
 
+// bear begins the time that the next step may take; a story may have any number of them.
+func (c *Conn) bear() { c.c.SetDeadline(time.Now().Add(Patience)) }
+
 // Send writes raw bytes.
 func (c *Conn) Send(text string) *Conn {
 	c.t.Helper()
+	c.bear()
 	if _, err := io.WriteString(c.c, text); err != nil {
 		c.t.Fatalf("send %s: %v", clip(text), err)
 	}
@@ -119,10 +123,10 @@ func (c *Conn) Send(text string) *Conn {
 
 // Offer writes raw bytes to a peer that may refuse them half way; what it does then is for
 // the story to look at.
-func (c *Conn) Offer(text string) *Conn { io.WriteString(c.c, text); return c }
+func (c *Conn) Offer(text string) *Conn { c.Write([]byte(text)); return c }
 
 // Write implements io.Writer for bodies that are made as they are sent.
-func (c *Conn) Write(b []byte) (int, error) { return c.c.Write(b) }
+func (c *Conn) Write(b []byte) (int, error) { c.bear(); return c.c.Write(b) }
 
 // Drip sends the text byte by byte and calls step, when there is one, after each.
 func (c *Conn) Drip(text string, step func(i int)) *Conn {
@@ -162,6 +166,7 @@ func (c *Conn) LocalAddr() string { return c.c.LocalAddr().String() }
 
 // Try reads one answer and leaves it to the story whether it had to come.
 func (c *Conn) Try(method string) (*Response, error) {
+	c.bear()
 	r, err := ReadResponse(c.in, method)
 	if r != nil {
 		r.t = c.t
@@ -182,6 +187,7 @@ func (c *Conn) Read(method string) *Response {
 // ReadHead reads status line and fields only; the body is left for ReadRaw.
 func (c *Conn) ReadHead() *Response {
 	c.t.Helper()
+	c.bear()
 	r, err := readHead(c.in)
 	if err != nil {
 		c.t.Fatalf("read head: %v", err)
@@ -194,6 +200,7 @@ func (c *Conn) ReadHead() *Response {
 func (c *Conn) ReadRaw(n int) string {
 	c.t.Helper()
 	b := make([]byte, n)
+	c.bear()
 	if got, err := io.ReadFull(c.in, b); err != nil {
 		c.t.Fatalf("read %d bytes: got %d, then %v", n, got, err)
 	}
@@ -201,7 +208,7 @@ func (c *Conn) ReadRaw(n int) string {
 }
 
 // CopyRaw reads exactly n bytes into w and returns how many came.
-func (c *Conn) CopyRaw(w io.Writer, n int64) (int64, error) { return io.CopyN(w, c.in, n) }
+func (c *Conn) CopyRaw(w io.Writer, n int64) (int64, error) { c.bear(); return io.CopyN(w, c.in, n) }
 
 // Narrow lets the connection hold few bytes that the story has not read yet.
 func (c *Conn) Narrow() *Conn {
@@ -241,6 +248,7 @@ func (c *Conn) WaitStuck() {
 // ExpectEOF fails unless the peer closes the connection cleanly with nothing more to read.
 func (c *Conn) ExpectEOF() {
 	c.t.Helper()
+	c.bear()
 	b, err := io.ReadAll(c.in)
 	if err != nil || len(b) > 0 {
 		c.t.Errorf("want a clean close, got %s and %v", clip(string(b)), err)
@@ -251,6 +259,7 @@ func (c *Conn) ExpectEOF() {
 // the peer has refused what it was sent without reading all of it.
 func (c *Conn) ExpectClosed() {
 	c.t.Helper()
+	c.bear()
 	b, err := io.ReadAll(c.in)
 	if isTimeout(err) {
 		c.t.Errorf("connection is still open; read %s", clip(string(b)))

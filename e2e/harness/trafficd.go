@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -241,41 +239,6 @@ func environment() []string {
 	}
 	// A binary with the race detector sleeps a second before it exits otherwise.
 	return append(env, "GORACE=atexit_sleep_ms=0")
-}
-
-var ports = struct {
-	sync.Mutex
-	given map[int]bool
-}{given: map[int]bool{}}
-
-// FreeAddr is an address on 127.0.0.1 that nothing listens on and that is given once only.
-// It lies below the range from which the kernel takes the ports of outgoing connections, so
-// that no client of a story can be sitting on it when an instance binds.
-func FreeAddr(t testing.TB) string {
-	t.Helper()
-	l := freeListener(t)
-	l.Close()
-	return l.Addr().String()
-}
-
-// freeListener listens on such an address.
-func freeListener(t testing.TB) net.Listener {
-	t.Helper()
-	ports.Lock()
-	defer ports.Unlock()
-	for range 1000 {
-		port := 10240 + rand.IntN(32768-10240)
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		if ports.given[port] {
-			continue
-		}
-		if l, err := net.Listen("tcp", addr); err == nil {
-			ports.given[port] = true
-			return l
-		}
-	}
-	t.Fatal("no free port in 1000 tries")
-	return nil
 }
 
 // WaitReady waits for an answer that a server gave: a 503 may come from the manager.
@@ -680,7 +643,7 @@ func (p *Trafficd) expectExit() {
 func (p *Trafficd) expectNothingLeft() {
 	p.t.Helper()
 	var left []int
-	if !poll(5*time.Second, func() bool {
+	if !poll(Patience, func() bool {
 		p.reap()
 		left = p.left()
 		return len(left) == 0
