@@ -21,16 +21,16 @@ type Geometry struct {
 }
 
 // MaxLoops is the largest number of event loops of a journal.
-const MaxLoops = 32
+const MaxLoops = 64
 
-// journalHeader is the first page. Everything behind it depends on the
+// journalHeader is the first two pages. Everything behind it depends on the
 // geometry:
 //
 //	| header | notices | slots of loop 0, 1, … | pool of loop 0, 1, … |
-//	  4 KiB    4 KiB     32 bytes each, to the    the user's: records and
+//	  8 KiB    8 KiB     32 bytes each, to the    the user's: records and
 //	                     end of a page            what they name
 //
-// The first two pages are inherited by children (the keeper waits on the
+// Header and notices are inherited by children (the keeper waits on the
 // notices), the rest can be kept out of them: see Journal.KeepFromChildren.
 type journalHeader struct {
 	// Immutable once format has published it; checksum is over these.
@@ -65,13 +65,13 @@ type keptRecord struct {
 
 const (
 	journalMagic   = 0x6c6e6a7166636174 // "tacfqjnl"
-	journalVersion = 4
+	journalVersion = 5
 
 	// keptPlaces bounds how many keepers can be awaited by name: all but the
 	// last of a dead server that died while it adopted. See keptPlace.
 	keptPlaces = 64
 
-	headerSize  = 4096
+	headerSize  = 8192
 	noticesSize = MaxLoops * NoticeSize
 	slotSize    = 32
 )
@@ -258,7 +258,7 @@ func (j *Journal) Populate(n int) error {
 	for loop := range j.shape.Loops {
 		used := max(int(j.header.high[loop].Load()), min(n, j.shape.Slots))
 		from := j.slotAt(loop, 0)
-		first := from &^ (headerSize - 1)
+		first := from &^ (pageSize - 1)
 		run := j.mem[first : from+used*slotSize]
 		if err := unix.Madvise(run, unix.MADV_POPULATE_WRITE); err != nil {
 			if errors.Is(err, unix.EINVAL) {

@@ -12,6 +12,7 @@ import (
 	"trafficd/queue"
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/heritage"
+	"trafficd/roles/internal/stats"
 )
 
 // Custody as the estate has it: the journal, and the socketpair into which keepers send and
@@ -43,6 +44,9 @@ const (
 	journalBuffers = 768 << 20
 	journalNotes   = 2 << 10 // for each slot
 )
+
+// There is custody for as many loops as a server can have.
+const _ = uint(queue.MaxLoops - stats.MaxLoops)
 
 // geometry is the shape of the journal that servers with this configuration need: a slot for
 // each descriptor that a loop can come to have.
@@ -87,10 +91,6 @@ func (e *estate) shape() (queue.Geometry, error) {
 // the instance goes on without it, and says so.
 func (e *estate) provideCustody(c *config.Config, renew bool, log zerolog.Logger) error {
 	want := c.Custody.Enabled
-	if want && loops(c) > queue.MaxLoops {
-		log.Error().Int("loops", loops(c)).Int("max", queue.MaxLoops).Msg("no custody: too many event loops")
-		want = false
-	}
 	if want && e.custody() && !renew {
 		old, err := e.shape()
 		switch {

@@ -14,19 +14,19 @@ import (
 // The shared memory:
 //
 //	| header | state | ring headers | batch   | ring of loop 0, 1, … |
-//	  4 KiB    4 KiB   4 KiB          256 KiB   a power of two each
+//	  4 KiB    4 KiB   8 KiB          256 KiB   a power of two each
 //
 // Everything is zero until somebody writes it, and zero is an empty log: what nobody uses costs no
 // memory.
 const (
 	magic   = 0x676f6c7363636174 // "taccslog"
-	version = 1
+	version = 2
 
-	maxLoops  = 32
+	maxLoops  = queue.MaxLoops
 	pageSize  = 4096
 	stateAt   = pageSize
 	ringsAt   = 2 * pageSize
-	batchAt   = 3 * pageSize
+	batchAt   = 4 * pageSize
 	batchSize = 256 << 10
 	dataAt    = batchAt + batchSize
 
@@ -61,7 +61,7 @@ type ringHeader struct {
 	_    [56]byte
 }
 
-var _ = [1]struct{}{}[pageSize-maxLoops*int(unsafe.Sizeof(ringHeader{}))]
+var _ = [1]struct{}{}[batchAt-ringsAt-maxLoops*int(unsafe.Sizeof(ringHeader{}))]
 
 // memory is the shared memory, mapped.
 type memory struct {
