@@ -138,7 +138,7 @@ func BenchmarkFlights(b *testing.B) {
 	no := func(*fill) bool { return false }
 	b.ReportAllocs()
 	for b.Loop() {
-		f.Join(k, me, 0, no)
+		f.Join(k, Anybody, me, 0, no)
 		f.Finish(k, me)
 	}
 }

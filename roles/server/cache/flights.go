@@ -36,7 +36,18 @@ type flightShard[T comparable] struct {
 type passSlot struct {
 	key   Key
 	until int64
+	by    Asker // whose requests pass
 }
+
+// An Asker is who a request is from, as far as the responses to some can be stored and those to others cannot
+// (RFC 9111 §3.5).
+type Asker uint8
+
+// The askers. What is uncacheable for Anybody is so for Somebody too.
+const (
+	Anybody  Asker = iota
+	Somebody       // with credentials: Authorization
+)
 
 // NewFlights returns an empty table.
 func NewFlights[T comparable]() *Flights[T] {
@@ -59,7 +70,7 @@ func (s *flightShard[T]) slot(k Key) *passSlot {
 // leader was handed to attach, under the table's lock, so that it cannot finish before
 // the caller is on its list; attach must be short and must not call Flights. When attach returns false (the
 // leader's fill does not suit the caller) the verdict is Pass. now is in nanoseconds, of any clock used throughout.
-func (f *Flights[T]) Join(k Key, me T, now int64, attach func(leader T) bool) Verdict {
+func (f *Flights[T]) Join(k Key, by Asker, me T, now int64, attach func(leader T) bool) Verdict {
 	s := f.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +80,7 @@ func (f *Flights[T]) Join(k Key, me T, now int64, attach func(leader T) bool) Ve
 		}
 		return Pass
 	}
-	if p := s.slot(k); p.key == k && now < p.until {
+	if p := s.slot(k); p.key == k && now < p.until && by >= p.by {
 		return Pass
 	}
 	s.leads[k] = me
@@ -98,16 +109,16 @@ func (f *Flights[T]) Depose(k Key, over func(leader T) bool) {
 
 // Finish ends me's lead of k, if it has it. From then on nobody attaches to me.
 func (f *Flights[T]) Finish(k Key, me T) {
-	f.finish(k, me, 0)
+	f.finish(k, me, Anybody, 0)
 }
 
-// FinishUncacheable is Finish for a response that may not be stored: until then
-// nobody waits for this key again.
-func (f *Flights[T]) FinishUncacheable(k Key, me T, until int64) {
-	f.finish(k, me, until)
+// FinishUncacheable is Finish for a response that may not be stored, whoever asks, or since Somebody did: until then
+// none of those waits for this key again.
+func (f *Flights[T]) FinishUncacheable(k Key, by Asker, me T, until int64) {
+	f.finish(k, me, by, until)
 }
 
-func (f *Flights[T]) finish(k Key, me T, until int64) {
+func (f *Flights[T]) finish(k Key, me T, by Asker, until int64) {
 	s := f.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,7 +126,7 @@ func (f *Flights[T]) finish(k Key, me T, until int64) {
 		delete(s.leads, k)
 	}
 	if until != 0 {
-		*s.slot(k) = passSlot{key: k, until: until}
+		*s.slot(k) = passSlot{key: k, until: until, by: by}
 	}
 }
 

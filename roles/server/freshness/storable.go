@@ -32,25 +32,29 @@ const (
 	Storable Reason = iota
 	MethodNotCacheable
 	StatusNotCacheable
-	RequestNoStore
 	ControlMalformed
 	ResponseNoStore
 	ResponsePrivate
-	Authorized
 	HasCookie
 	VaryAny
 	NoLifetime
 	NotReusable
+	RequestNoStore
+	Authorized
 )
 
 func (r Reason) String() string {
 	return [...]string{
-		"storable", "method is not cacheable", "status is not cacheable", "no-store in the request",
+		"storable", "method is not cacheable", "status is not cacheable",
 		"Cache-Control of the response is malformed", "no-store in the response",
-		"private", "request with Authorization", "Set-Cookie", "Vary cannot be matched",
+		"private", "Set-Cookie", "Vary cannot be matched",
 		"no lifetime", "stale at once and without a validator",
+		"no-store in the request", "request with Authorization",
 	}[r]
 }
+
+// OfRequest tells whether only the request is why: the same response to another one could be stored.
+func (r Reason) OfRequest() bool { return r == RequestNoStore || r == Authorized }
 
 // MayAnswer tells whether a request may be answered from the cache at all, by
 // method and form (§4): GET or HEAD, no content, no change of protocol.
@@ -103,7 +107,7 @@ func (x *Exchange) Judge() (cache.Meta, Reason) {
 	case m.Flags&cache.HasValidator == 0 && (m.Flags&cache.NoCache != 0 || m.Lifetime+max(m.StaleWhileRevalidate, m.StaleIfError) <= m.InitialAge):
 		return m, NotReusable
 	}
-	return m, Storable
+	return m, x.unwilling(c)
 }
 
 // cookie tells whether a Set-Cookie would be stored. §7.3 leaves it to the origin to say, by the lifetime it gives, whether
@@ -153,27 +157,35 @@ func schemeOf(q *http1.Request) []byte {
 	return []byte("http")
 }
 
-// forbidden goes through the conditions of §3 that do not depend on time.
+// forbidden goes through the conditions of §3 on the response that do not depend on time, and on the method.
 func (x *Exchange) forbidden(c *Control) Reason {
-	q, s := x.Request, x.Response
-	rc := ParseRequest(q, x.RequestHead)
+	s := x.Response
 	switch {
 	case !x.cacheableMethod():
 		return MethodNotCacheable
 	case !cacheable(s.Status), c.MustUnderstand && !understood(s.Status): // §5.2.2.3
 		return StatusNotCacheable
-	case rc.NoStore: // §5.2.1.5
-		return RequestNoStore
 	case c.Malformed: // "private; max-age=60" must not be read as less than it says
 		return ControlMalformed
 	case c.NoStore && !c.MustUnderstand: // §5.2.2.5; §5.2.2.3 lifts it for an understood status
 		return ResponseNoStore
 	case c.Private: // §5.2.2.7
 		return ResponsePrivate
-	case q.Has(header.Authorization) && !c.allowsAuthorized():
-		return Authorized
 	case !varyMatchable(s, x.ResponseHead):
 		return VaryAny
+	}
+	return Storable
+}
+
+// unwilling goes through the conditions of §3 on the request. They come last: what is said of the response must be
+// known of it, whoever asked.
+func (x *Exchange) unwilling(c *Control) Reason {
+	q := x.Request
+	if rc := ParseRequest(q, x.RequestHead); rc.NoStore { // §5.2.1.5
+		return RequestNoStore
+	}
+	if q.Has(header.Authorization) && !c.allowsAuthorized() {
+		return Authorized
 	}
 	return Storable
 }

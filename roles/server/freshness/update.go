@@ -48,7 +48,7 @@ func neverUpdated(id header.ID) bool {
 
 // Apply makes the metadata and the head block of a stored response after the 304 in x
 // (§4.3.4, §3.2), or after the response to a HEAD that freshens it (§4.3.5). The block is valid until the next Apply. The reason says whether the response may
-// still be stored; if not, it is to be removed, and may answer this one request. Errors:
+// still be stored; if not, it may answer this one request, and is to be removed unless that is the request's doing. Errors:
 // ErrOtherResponse, ErrVariesMore, and a merged head beyond the limits; then fetch the whole.
 func (u *Update) Apply(x *Exchange, m *cache.Meta, head []byte) (cache.Meta, []byte, Reason, error) {
 	if !concerns(x, m, head) {

@@ -226,7 +226,11 @@ func (f *fetch) storeBody(x *freshness.Exchange, h *responseHead, part enclosure
 	case part.size > 0:
 		return f.beginPart(x, h, part)
 	case x.Response.Status == 206: // several ranges, or of a size that is not known
-		f.landUncacheable()
+		if x.Response.Has(header.ContentRange) {
+			f.landUncacheable()
+		} else {
+			f.land() // the request has asked for several
+		}
 		return false
 	}
 	return f.beginStoring(x, h)
@@ -285,9 +289,16 @@ func (f *fetch) beginStoring(x *freshness.Exchange, h *responseHead) bool {
 	if h.noBody {
 		length = 0
 	}
-	if why != freshness.Storable || !ok || !f.lead.mayStore(length) {
+	if fits := f.lead.mayStore(length); why != freshness.Storable || !ok || !fits {
 		f.env.Stats.Inc(stats.CacheUncacheable)
-		f.landUncacheable()
+		switch {
+		case !fits:
+			f.landUncacheable()
+		case !ok && why == freshness.Storable: // what it varies by is too long in this request
+			f.land()
+		default:
+			f.landUnstored(why, h.status)
+		}
 		if f.stale.Valid() && outdated(h.status) {
 			f.env.Store.Remove(f.wholeKey())
 		}
@@ -349,8 +360,10 @@ func (f *fetch) revalidated(x *freshness.Exchange) {
 			return
 		}
 	}
-	// It answers this request and no other.
-	f.env.Store.Remove(f.wholeKey())
+	// It answers this request and no other. What is stored stays, if that is the request's doing: it is stale, and good.
+	if !why.OfRequest() {
+		f.env.Store.Remove(f.wholeKey())
+	}
 	t := f.lead
 	t.obj, f.stale = f.stale, cache.Object{}
 	t.lines = append(t.lines[:0], lines...)

@@ -9,6 +9,7 @@ import (
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/custody"
+	"trafficd/roles/server/freshness"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
 	"trafficd/roles/server/parent"
@@ -256,11 +257,26 @@ func (f *fetch) land() {
 	}
 }
 
-// landUncacheable is land for a response that is not stored.
-func (f *fetch) landUncacheable() {
+// landUncacheable is land for a response that is not stored, whoever asks for it.
+func (f *fetch) landUncacheable() { f.landUncacheableFor(cache.Anybody) }
+
+func (f *fetch) landUncacheableFor(by cache.Asker) {
 	if f.collapsed {
 		f.collapsed = false
-		f.env.Flights.FinishUncacheable(f.key, f, f.loop.Now()+uncacheableFor)
+		f.env.Flights.FinishUncacheable(f.key, by, f, f.loop.Now()+uncacheableFor)
+	}
+}
+
+// landUnstored is land for a response that is not stored for this reason. One that is in the request says nothing of the
+// requests of others: that Authorization was too much holds for those that have one, and what remains for none.
+func (f *fetch) landUnstored(why freshness.Reason, status int) {
+	switch {
+	case why == freshness.Authorized:
+		f.landUncacheableFor(cache.Somebody)
+	case why.OfRequest(), status == 416, status == 431:
+		f.land()
+	default:
+		f.landUncacheable()
 	}
 }
 

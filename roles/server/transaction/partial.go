@@ -144,7 +144,7 @@ func related(o, newest *cache.Object) bool {
 
 // usePieces decides whether the pieces are worth asking for the rest only.
 func (t *Transaction) usePieces(front, back *cache.Object, rest span, newest *cache.Object) {
-	if front == nil && back == nil {
+	if front == nil && back == nil || t.control.NoStore { // what comes could not be put together with them
 		return
 	}
 	if !freshness.Strong(newest.Meta(), newest.Head()) {
@@ -286,7 +286,8 @@ type enclosure struct {
 func (f *fetch) takePart(r *http1.Response, head []byte) (p enclosure, ok bool) {
 	if r.Status != 206 {
 		if f.asks == askRest && r.Status == 416 {
-			f.askAnew() // it has shrunk
+			f.dropParts() // it has shrunk
+			f.askAnew()
 			return p, false
 		}
 		f.pieces.release()
@@ -303,6 +304,7 @@ func (f *fetch) takePart(r *http1.Response, head []byte) (p enclosure, ok bool) 
 		return p, false
 	case f.asks == askRest:
 		if !ok || several || p.bent || !f.pieces.fits(p) || !f.continues(r, head) {
+			f.dropParts()
 			f.askAnew()
 			return p, false
 		}
@@ -359,12 +361,14 @@ func (f *fetch) refuse(text string) {
 	f.finish(failed, reason{502, text})
 }
 
-// askAnew asks once more, as if nothing were stored: what is there does not fit any more.
+// dropParts removes what is stored of the response in parts: it does not fit any more.
+func (f *fetch) dropParts() { f.env.Store.RemoveParts(f.wholeKey()) }
+
+// askAnew asks once more, as if nothing were stored.
 func (f *fetch) askAnew() {
 	f.x.Cancel()
 	f.pieces.release()
 	f.pieces = pieces{}
-	f.env.Store.RemoveParts(f.wholeKey())
 	f.asks = askWhole
 	if f.ranged && f.lead.passable() {
 		f.asks = askAsIs
@@ -391,6 +395,7 @@ func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p enclosure) b
 		o := f.pieces.known()
 		var err error
 		if meta, lines, why, err = f.env.update.Apply(x, o.Meta(), o.Head()); err != nil {
+			f.dropParts()
 			return false
 		}
 		vary = append(f.env.block[:0], o.Vary()...)
@@ -413,9 +418,19 @@ func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p enclosure) b
 	f.env.block = t.appendURI(vary)
 	t.noteKeys()
 	uri := f.env.block[len(vary):]
-	if why != freshness.Storable || f.abridged(x) || len(lines) > maxLines || !t.mayStore(all.len()) {
+	if abridged, fits := f.abridged(x), len(lines) <= maxLines && t.mayStore(all.len()); why != freshness.Storable || abridged || !fits {
 		f.env.Stats.Inc(stats.CacheUncacheable)
-		f.landUncacheable()
+		switch {
+		case !fits:
+			f.landUncacheable()
+		case abridged && why == freshness.Storable:
+			f.land() // another request gets more
+		default:
+			f.landUnstored(why, x.Response.Status)
+		}
+		if f.asks == askRest && !(fits && why.OfRequest()) {
+			f.dropParts()
+		}
 		return false
 	}
 	key := f.wholeKey()
@@ -427,6 +442,9 @@ func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p enclosure) b
 	if err != nil {
 		f.env.Stats.Inc(stats.CacheStoreFailures)
 		f.landUncacheable()
+		if f.asks == askRest {
+			f.dropParts()
+		}
 		return false
 	}
 	*h = responseHead{status: 200, length: all.len(), age: h.age, meta: meta, lines: w.Head(), vary: w.Vary(), shared: true, bent: p.bent, own: h.own}

@@ -295,7 +295,7 @@ func (r *Resumed) Link() {
 	f := r.f
 	r.linked = true
 	if r.record.has(fetchCollapsed) && (f.progress == pending || f.progress == open && f.writing) {
-		f.collapsed = f.env.Flights.Join(f.key, f, 0, func(*fetch) bool { return false }) == cache.Lead
+		f.collapsed = f.env.Flights.Join(f.key, cache.Anybody, f, 0, func(*fetch) bool { return false }) == cache.Lead
 	}
 }
 

@@ -35,7 +35,7 @@ func (t *Transaction) fetch(p plan) {
 	}
 	if p.collapse {
 		t.depose(f, f.key)
-		switch t.env.Flights.Join(f.key, f, t.env.Loop.Now(), func(leader *fetch) bool { return leader.follow(t) }) {
+		switch t.join(f) {
 		case cache.Follow:
 			t.followed()
 			return
@@ -53,6 +53,27 @@ func (t *Transaction) fetch(p plan) {
 		}
 	}
 	f.begin(t)
+}
+
+// join asks who fetches what f would. Nobody is made to wait for what a request with no-store brings: it is for that one
+// alone, whatever it is.
+func (t *Transaction) join(f *fetch) cache.Verdict {
+	follow := func(leader *fetch) bool { return leader.follow(t) }
+	switch {
+	case !t.control.NoStore:
+		return t.env.Flights.Join(f.key, t.asker(), f, t.env.Loop.Now(), follow)
+	case t.env.Flights.Follow(f.key, follow):
+		return cache.Follow
+	}
+	return cache.Pass
+}
+
+// asker says whether the response may be one that is stored only for others.
+func (t *Transaction) asker() cache.Asker {
+	if t.req.Has(header.Authorization) {
+		return cache.Somebody
+	}
+	return cache.Anybody
 }
 
 // followed goes on with somebody else's fetch.

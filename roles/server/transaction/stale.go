@@ -60,8 +60,11 @@ func (t *Transaction) mayRefresh() bool {
 // refresh validates what is stored for t's key, unless somebody does so already.
 func (t *Transaction) refresh() {
 	e := t.env
+	if t.control.NoStore {
+		return // nothing of what it brings could be kept
+	}
 	f := &fetch{env: e, loop: e.Loop, key: t.key, store: true}
-	if e.Flights.Join(t.key, f, e.Loop.Now(), func(*fetch) bool { return false }) != cache.Lead {
+	if e.Flights.Join(t.key, t.asker(), f, e.Loop.Now(), func(*fetch) bool { return false }) != cache.Lead {
 		return
 	}
 	f.collapsed = true
