@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -60,12 +61,13 @@ func victim(seed string) int {
 	return 5
 }
 
-// startVictim runs a victim on fd and waits until it has opened the store.
+// startVictim runs a victim on fd and waits until it has opened the store. What it says on standard
+// error is gathered in the command's Stderr; see killedBy.
 func startVictim(t *testing.T, fd int, seed uint64, env ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(append(os.Environ(), childEnv+"="+strconv.FormatUint(seed, 10), "GOMAXPROCS=2"), env...)
-	cmd.Stderr = os.Stderr
+	cmd.Stderr = &bytes.Buffer{}
 	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -85,12 +87,18 @@ func startVictim(t *testing.T, fd int, seed uint64, env ...string) *exec.Cmd {
 	return cmd
 }
 
-// killedBy waits for the victim and fails unless it died by SIGKILL.
+// killedBy waits for the victim and fails unless it died by SIGKILL without a complaint: one that found
+// something wrong can be killed before it has ended by itself.
 func killedBy(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	_ = cmd.Wait()
-	if ws, ok := cmd.ProcessState.Sys().(interface{ Signaled() bool }); !ok || !ws.Signaled() {
-		t.Fatalf("victim ended by itself: %v", cmd.ProcessState)
+	said := cmd.Stderr.(*bytes.Buffer).String()
+	ws, ok := cmd.ProcessState.Sys().(interface{ Signaled() bool })
+	switch {
+	case !ok || !ws.Signaled():
+		t.Fatalf("victim ended by itself: %v; it said: %q", cmd.ProcessState, said)
+	case said != "":
+		t.Fatalf("victim said: %q", said)
 	}
 }
 
