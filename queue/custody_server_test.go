@@ -237,11 +237,11 @@ func runServer() error {
 	if err := s.journal.KeepFromChildren(); err != nil {
 		return err
 	}
-	k, err := StartKeeper(KeeperOptions{End: 3, Generation: generation, Kinds: KindTCP, Threads: s.journal.Notices()})
-	if err != nil {
+	if _, err := StartKeeper(KeeperOptions{
+		End: 3, Generation: generation, Kinds: KindTCP, Threads: s.journal.Notices(), Journal: s.journal, Replaced: func(Sender, error) {},
+	}); err != nil {
 		return err
 	}
-	s.journal.MarkKept(k)
 	s.ledger = s.journal.Ledger(0)
 	if err := s.adoptAll(4); err != nil {
 		return err

@@ -63,12 +63,12 @@
 //	server N                                     server N+1
 //	OpenJournal, Notice.Register                 OpenJournal
 //	Claim, KeepFromChildren,                     (waits: WaitAllNotices)
-//	StartKeeper, MarkKept
+//	StartKeeper
 //	serve ──▶ dies
 //	            keeper: closes the lock files,
 //	            waits for the last thread        takes the lock, then as N did:
 //	                                             Register, Claim, KeepFromChildren,
-//	                                             StartKeeper, MarkKept
+//	                                             StartKeeper
 //	            sends 253 a message, END ─────▶  ReceiveCustody(Outstanding)
 //	                                             each: slot by cookie, its record,
 //	                                             ReadProgress; go on
@@ -103,7 +103,8 @@
 // be checked by whoever adopts it before it is used.
 //
 // What is lost: a server and its keeper killed at one instant take the
-// connections along. Urgent data is counted wrongly without SO_OOBINLINE. A
+// connections along; so does a server killed before its keeper, killed from outside, has been
+// replaced, which takes it a millisecond. Urgent data is counted wrongly without SO_OOBINLINE. A
 // process that is stopped, not dead, still shares its sockets: kill it first.
 // A keeper whose server calls exec sends everything, as if it had died.
 //

@@ -59,8 +59,8 @@ type workWord struct {
 // keptRecord says what is known of the custody of one generation.
 type keptRecord struct {
 	generation atomic.Uint64 // 0: none; stored last
-	pid        atomic.Uint64 // of the keeper
-	start      atomic.Uint64 // of the keeper, clock ticks since boot
+	pid        atomic.Uint64 // of the keeper; 0: there is none yet
+	start      atomic.Uint64 // of the keeper, clock ticks since boot; 0: unknown
 }
 
 const (
@@ -322,19 +322,38 @@ func (j *Journal) Fenced() bool { return j.header.generation.Load() != j.mine }
 // must be awaited. Call it right after StartKeeper, and before anything is
 // received: a death before it leaves a keeper that has nothing. One that is
 // started in place of another takes its place here as well.
+//
+// A keeper that is given the journal (KeeperOptions) needs it not.
 func (j *Journal) MarkKept(k *Keeper) {
+	who := k.sender()
+	r := j.prepareKept(who.Generation)
+	r.pid.Store(uint64(who.PID))
+	r.start.Store(who.StartTime)
+	j.onlyKept(r)
+}
+
+// prepareKept is a record of a keeper that is about to be made. Until it has a number there is nobody to be awaited.
+func (j *Journal) prepareKept(generation uint64) *keptRecord {
 	r := j.keptPlace()
 	r.generation.Store(0)
-	r.pid.Store(uint64(k.PID()))
-	r.start.Store(k.StartTime())
-	r.generation.Store(k.Generation())
+	r.pid.Store(0)
+	r.start.Store(0)
+	r.generation.Store(generation)
+	return r
+}
+
+// onlyKept forgets who kept this generation before r.
+func (j *Journal) onlyKept(r *keptRecord) {
 	Killpoint(stepMarkKept)
 	for i := range j.header.kept {
-		if old := &j.header.kept[i]; old != r && old.generation.Load() == k.Generation() {
+		if old := &j.header.kept[i]; old != r && old.generation.Load() == r.generation.Load() {
 			old.generation.Store(0)
 		}
 	}
 }
+
+// tid is where the kernel stores who it is: the lower half of pid, on the little-endian machines that there are keepers on.
+func (r *keptRecord) tid() *uint32 { return (*uint32)(unsafe.Pointer(&r.pid)) }
 
 // keptPlace finds room for one keeper more. There is some, unless as many
 // generations as there are places died one behind the other, each while it
@@ -384,7 +403,7 @@ func (j *Journal) Outstanding() []Sender {
 	var out []Sender
 	for i := range j.header.kept {
 		s := j.header.kept[i].sender()
-		if s.Generation != 0 && (j.mine == 0 || s.Generation < j.mine) {
+		if s.Generation != 0 && s.PID != 0 && (j.mine == 0 || s.Generation < j.mine) {
 			out = append(out, s)
 		}
 	}

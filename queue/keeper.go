@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -78,6 +79,13 @@ type KeeperOptions struct {
 	// server should go first. A wish: without CAP_SYS_RESOURCE it cannot be
 	// lowered. See Keeper.OOMError.
 	OOMScoreAdj *int
+	// Journal, if not nil, names the keeper to a successor from the instant of the clone on. MarkKept is for
+	// those who do it themselves.
+	Journal *Journal
+	// Replaced, if not nil, has a keeper that is gone without Stop replaced at once, by the thread that
+	// sees it go: each goroutine and each lock on that way would be a time in which nobody keeps anything,
+	// and on a busy machine a long one. It is called on that thread, when the other is there.
+	Replaced func(gone Sender, why error)
 }
 
 // A Keeper is a process that shares this process's descriptor table and does
@@ -90,6 +98,8 @@ type KeeperOptions struct {
 // kilobytes, and one thread of this process (tend), whose robust futex is the
 // keeper's alarm.
 //
+//	                  ┌─killed: the next one, with Replaced
+//	                  ▼ │
 //	StartKeeper ─▶ waiting ──Stop──▶ gone (nothing sent)
 //	                  │ this process dies, or calls exec
 //	                  ▼
@@ -98,8 +108,9 @@ type KeeperOptions struct {
 // The keeper has an own process group and blocks all signals that can be
 // blocked, so neither a signal to the server's group nor a mistaken one takes
 // it along; SIGKILL to it, cgroup.kill, and the OOM killer under
-// memory.oom.group do. Whoever sees Done without having called Stop starts
-// another.
+// memory.oom.group do. Then there must be another (KeeperOptions.Replaced, or
+// whoever sees Done without having called Stop starts it). From the death to the
+// clone nobody keeps anything: about a millisecond.
 //
 // What to know of a shared table: a descriptor the server forgot is kept as
 // well, until the keeper exits right behind END. Memory is shared copy-on-write
@@ -107,18 +118,22 @@ type KeeperOptions struct {
 // large mappings out of it (MADV_DONTFORK). No other process may be the
 // keeper's reaper while this one lives.
 type Keeper struct {
-	pid        int    // immutable after start
-	generation uint64 // immutable
-	start      uint64 // immutable after start
-	oomErr     error  // immutable after start
+	generation uint64              // immutable
+	journal    *Journal            // immutable; nil: none
+	replaced   func(Sender, error) // immutable; nil: it is not replaced
 	done       chan struct{}
 
-	// Written by tend before done is closed, read after.
+	// Written by tend before done is closed, read after; tend's own before.
 	status unix.WaitStatus
 	reaped bool
+	failed error // why there is no other one
 
-	mu   sync.Mutex  // guards page
-	page *keeperPage // shared with the keeper; nil once unmapped
+	mu      sync.Mutex  // guards below
+	pid     int         // of the present one, or the last
+	start   uint64      // likewise
+	oomErr  error       // likewise
+	stopped bool        // Stop was called
+	page    *keeperPage // shared with the keeper; nil once unmapped
 }
 
 // StartKeeper makes a Keeper of the calling process.
@@ -127,7 +142,7 @@ func StartKeeper(o KeeperOptions) (*Keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start keeper: %w", err)
 	}
-	k := &Keeper{generation: o.Generation, page: page, done: make(chan struct{})}
+	k := &Keeper{generation: o.Generation, journal: o.Journal, replaced: o.Replaced, page: page, done: make(chan struct{})}
 	started := make(chan error)
 	go k.tend(started, o.OOMScoreAdj)
 	if err := <-started; err != nil {
@@ -148,29 +163,71 @@ func (k *Keeper) tend(started chan<- error, oomScoreAdj *int) {
 		started <- err
 		return
 	}
-	pid, errno := cloneKeeper(k.page)
-	if errno != 0 {
+	if err := k.clone(oomScoreAdj); err != nil {
 		_ = release()
 		k.unmap()
-		started <- fmt.Errorf("clone: %w", errno)
+		started <- err
 		return
-	}
-	k.pid = int(pid)
-	k.start = startTime(k.pid)
-	k.page.start = k.start
-	if oomScoreAdj != nil {
-		k.oomErr = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", k.pid), []byte(strconv.Itoa(*oomScoreAdj)), 0)
 	}
 	started <- nil
 	k.reap()
+	for k.replaced != nil && !k.isStopped() {
+		gone, why := k.sender(), k.fate()
+		if k.failed = k.clone(oomScoreAdj); k.failed != nil {
+			break
+		}
+		born := time.Now()
+		k.replaced(gone, why)
+		k.reap()
+		if time.Since(born) < shortLife {
+			time.Sleep(shortLife)
+		}
+	}
 	_ = release() // on the registering thread it cannot fail
 	k.unmap()
 	close(k.done)
 }
 
+// shortLife is how soon a keeper dies of something that will happen to the next one as well. Then the next one has
+// to wait for as long, so that they do not keep a processor busy.
+const shortLife = 2 * time.Millisecond
+
+// clone makes the process. Whoever kills this one at any instant finds that there is none, or who it is.
+func (k *Keeper) clone(oomScoreAdj *int) error {
+	var mark *keptRecord
+	at := &k.page.tid
+	if k.journal != nil {
+		mark = k.journal.prepareKept(k.generation)
+		at = mark.tid()
+	}
+	tid, errno := cloneKeeper(k.page, at)
+	if errno != 0 {
+		if mark != nil {
+			mark.generation.Store(0)
+		}
+		return fmt.Errorf("clone: %w", errno)
+	}
+	pid := int(tid)
+	start := startTime(pid)
+	k.page.start = start
+	if mark != nil {
+		mark.start.Store(start)
+		k.journal.onlyKept(mark)
+	}
+	var oomErr error
+	if oomScoreAdj != nil {
+		oomErr = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(*oomScoreAdj)), 0)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.pid, k.start, k.oomErr = pid, start, oomErr
+	return nil
+}
+
 func (k *Keeper) reap() {
+	pid := k.PID()
 	for {
-		_, err := unix.Wait4(k.pid, &k.status, 0, nil)
+		_, err := unix.Wait4(pid, &k.status, 0, nil)
 		if err == unix.EINTR {
 			continue
 		}
@@ -180,6 +237,12 @@ func (k *Keeper) reap() {
 	}
 }
 
+func (k *Keeper) isStopped() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.stopped
+}
+
 func (k *Keeper) unmap() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -187,23 +250,34 @@ func (k *Keeper) unmap() {
 	k.page = nil
 }
 
-// PID is the keeper's process ID, valid until Done.
-func (k *Keeper) PID() int { return k.pid }
+// PID is the keeper's process ID, valid until it is gone.
+func (k *Keeper) PID() int { return k.sender().PID }
 
 // StartTime is the keeper's start in clock ticks since boot, 0 if /proc does
 // not tell. With PID it names the keeper for ever.
-func (k *Keeper) StartTime() uint64 { return k.start }
+func (k *Keeper) StartTime() uint64 { return k.sender().StartTime }
+
+func (k *Keeper) sender() Sender {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return Sender{Generation: k.generation, PID: k.pid, StartTime: k.start}
+}
 
 // Generation is KeeperOptions.Generation.
 func (k *Keeper) Generation() uint64 { return k.generation }
 
-// Done is closed when the keeper is gone.
+// Done is closed when the keeper is gone, and there is no other in its place.
 func (k *Keeper) Done() <-chan struct{} { return k.done }
 
 // Err says why the keeper is gone, once Done is closed: nil after Stop, else
-// how it ended.
+// how it ended, and why there is no other if there should be.
 func (k *Keeper) Err() error {
 	<-k.done
+	return errors.Join(k.fate(), k.failed)
+}
+
+// fate is how the last one ended.
+func (k *Keeper) fate() error {
 	switch {
 	case !k.reaped:
 		return errors.New("keeper is gone; somebody else reaped it")
@@ -216,13 +290,18 @@ func (k *Keeper) Err() error {
 }
 
 // OOMError says why KeeperOptions.OOMScoreAdj had no effect, nil if it had.
-func (k *Keeper) OOMError() error { return k.oomErr }
+func (k *Keeper) OOMError() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.oomErr
+}
 
 // Stop has the keeper exit without sending anything, and waits until it has.
 // For a planned end, when the connections were handed over by other means or
 // are done. After Stop this process's death takes its connections along.
 func (k *Keeper) Stop() {
 	k.mu.Lock()
+	k.stopped = true
 	if k.page != nil {
 		k.page.own.withdraw(WatcherKeeper)
 	}
@@ -246,7 +325,8 @@ type keeperPage struct {
 	nnever     int32
 	nextra     int32
 	nthreads   int32
-	nfirst     int32 // bytes of first
+	nfirst     int32  // bytes of first
+	tid        uint32 // of the keeper, from the kernel, when no journal takes it
 	generation uint64
 	start      uint64
 	name       [16]byte

@@ -41,14 +41,17 @@ func runtimeBeforeFork()
 //go:linkname runtimeAfterFork syscall.runtime_AfterFork
 func runtimeAfterFork()
 
-// cloneKeeper makes the child and returns its PID, in the parent only.
+// cloneKeeper makes the child and returns its PID, in the parent only. The kernel writes it to tid as well, before
+// the child runs and before a signal can end the parent (CLONE_PARENT_SETTID, clone(2)). tid is not on the heap, nor
+// on the stack.
 //
 //go:noinline
 //go:norace
 //go:nocheckptr
-func cloneKeeper(p *keeperPage) (pid uintptr, errno syscall.Errno) {
+func cloneKeeper(p *keeperPage, tid *uint32) (pid uintptr, errno syscall.Errno) {
 	runtimeBeforeFork()
-	pid, _, errno = syscall.RawSyscall6(syscall.SYS_CLONE, unix.CLONE_FILES|uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	pid, _, errno = syscall.RawSyscall6(syscall.SYS_CLONE, unix.CLONE_FILES|unix.CLONE_PARENT_SETTID|uintptr(syscall.SIGCHLD), 0,
+		uintptr(unsafe.Pointer(tid)), 0, 0, 0)
 	if errno != 0 || pid != 0 {
 		runtimeAfterFork()
 		return pid, errno

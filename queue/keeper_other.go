@@ -7,4 +7,4 @@ import "syscall"
 // cloneKeeper cannot make a keeper here: clone's arguments come in another
 // order, and nobody has tried. The fallback is to hand over duplicates of each
 // connection with Send.
-func cloneKeeper(*keeperPage) (uintptr, syscall.Errno) { return 0, syscall.ENOSYS }
+func cloneKeeper(*keeperPage, *uint32) (uintptr, syscall.Errno) { return 0, syscall.ENOSYS }

@@ -371,6 +371,79 @@ func TestStopAndKillOfAKeeper(t *testing.T) {
 	}
 }
 
+// TestAKilledKeeperIsReplaced: the journal names the next one, which sends as the first would have; and Stop is the end of it.
+func TestAKilledKeeperIsReplaced(t *testing.T) {
+	j, fd := mustJournal(t, smallShape)
+	generation, err := j.Claim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, _ := socketpair(t, unix.SOCK_SEQPACKET)
+	type change struct {
+		gone Sender
+		why  error
+	}
+	changes := make(chan change, 1)
+	k, err := StartKeeper(KeeperOptions{End: int(in.Fd()), Generation: generation, Journal: j, Replaced: func(gone Sender, why error) {
+		changes <- change{gone, why}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := func() {
+		t.Helper()
+		now := Sender{Generation: generation, PID: k.PID(), StartTime: k.StartTime()}
+		if got := reopen(t, fd).Outstanding(); len(got) != 1 || got[0] != now || now.StartTime == 0 {
+			t.Errorf("awaits %v, the keeper is %v", got, now)
+		}
+	}
+	named()
+	for range 5 {
+		was := k.sender()
+		endKeeper(t, was)
+		c := <-changes
+		if c.gone != was || c.why == nil || k.PID() == was.PID {
+			t.Errorf("%v was replaced because of %v, killed was %v", c.gone, c.why, was)
+		}
+		named()
+	}
+	k.Stop()
+	if err := k.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAKeeperIsNamedFromItsFirstInstantOn: a process that dies between the clone and whatever it does then has a keeper that its
+// successor awaits, and one that dies before the clone has none that would be awaited in vain.
+func TestAKeeperIsNamedFromItsFirstInstantOn(t *testing.T) {
+	j, fd := mustJournal(t, smallShape)
+	generation, err := j.Claim()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, _ := socketpair(t, unix.SOCK_SEQPACKET)
+	page, err := newKeeperPage(&KeeperOptions{End: int(in.Fd()), Generation: generation})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer page.unmap()
+	r := j.prepareKept(generation)
+	if got := reopen(t, fd).Outstanding(); len(got) != 0 {
+		t.Errorf("before there is a keeper %v is awaited", got)
+	}
+	// Its notice is not registered: it takes that for Stop, and exits.
+	pid, errno := cloneKeeper(page, r.tid())
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	if got := reopen(t, fd).Outstanding(); len(got) != 1 || got[0].PID != int(pid) {
+		t.Errorf("awaits %v, the keeper is process %d", got, pid)
+	}
+	if _, err := unix.Wait4(int(pid), nil, 0, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKeeperOptionsAreChecked(t *testing.T) {
 	in, _ := socketpair(t, unix.SOCK_SEQPACKET)
 	dgram, _ := socketpair(t, unix.SOCK_DGRAM)

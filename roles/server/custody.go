@@ -31,8 +31,7 @@ type keeping struct {
 	before  predecessor
 
 	mu     sync.Mutex
-	keeper *queue.Keeper // nil: none, or given up
-	ended  bool          // release or park was called
+	keeper *queue.Keeper // nil before takeOver, and after release
 }
 
 // predecessor is the server before this one; zeros: there was none.
@@ -205,14 +204,18 @@ func (k *keeping) register() error {
 var keeperAdj = -900
 
 func (k *keeping) startKeeper(generation uint64) error {
+	log := k.server.log
 	keeper, err := queue.StartKeeper(queue.KeeperOptions{
 		End: k.in, Generation: generation, Kinds: queue.KindTCP,
 		First: k.busy, CloseFirst: k.server.lockDescriptors(), Threads: k.journal.Notices(), OOMScoreAdj: &keeperAdj,
+		Journal: k.journal,
+		Replaced: func(gone queue.Sender, why error) {
+			log.Warn().Int("keeper", gone.PID).AnErr("reason", why).Msg("keeper is gone, there is another")
+		},
 	})
 	if err != nil {
 		return err
 	}
-	k.journal.MarkKept(keeper)
 	k.mu.Lock()
 	k.keeper = keeper
 	k.mu.Unlock()
@@ -220,28 +223,18 @@ func (k *keeping) startKeeper(generation uint64) error {
 	return nil
 }
 
-// mind starts another keeper when one is gone that was not asked to.
+// mind says so when there is no keeper any more.
 func (k *keeping) mind(keeper *queue.Keeper) {
 	<-keeper.Done()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.ended || k.keeper != keeper {
-		return
+	if err := keeper.Err(); err != nil {
+		k.server.log.Error().Err(err).Msg("no custody: connections end with the server")
 	}
-	k.keeper = nil
-	k.server.log.Warn().Int("keeper", keeper.PID()).AnErr("reason", keeper.Err()).Msg("keeper is gone")
-	go func() {
-		if err := k.startKeeper(keeper.Generation()); err != nil {
-			k.server.log.Error().Err(err).Msg("no custody: connections end with the server")
-		}
-	}()
 }
 
 // release ends custody in order: whatever is still open ends with this process.
 func (k *keeping) release() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.ended = true
 	if k.keeper != nil {
 		k.keeper.Stop()
 		k.keeper = nil
@@ -251,9 +244,6 @@ func (k *keeping) release() {
 // park stops every loop for good, between two turns. After it this process touches no
 // connection any more; its exit hands them over.
 func (s *Server) park() {
-	s.custody.mu.Lock()
-	s.custody.ended = true
-	s.custody.mu.Unlock()
 	s.freeze() // and nobody thaws them
 }
 
