@@ -162,6 +162,23 @@ func TestAPairDiesTogetherOrNotAtAll(t *testing.T) {
 	}
 }
 
+// When everybody is to be back before the next strike, those who were struck must not be taken for those who are back: a
+// process can live on for long after its SIGKILL on a busy machine.
+func TestWhoWasStruckIsNotThere(t *testing.T) {
+	i := stage(t)
+	k := newKiller(i, options{waitReady: true})
+	for range 5 {
+		s := play(t, i.root.ServerLock())
+		if !k.strike(victim{server}) {
+			t.Fatal("killed nobody")
+		}
+		if p, err := i.find(server); err == nil {
+			t.Errorf("process %d is the server; killed was %d", p.PID(), s.PID())
+			p.Release()
+		}
+	}
+}
+
 // Who holds a lock of the run root but runs another program, who has our
 // program but another run root, and who is named by a lock file that it does not
 // hold: none of them is ours.

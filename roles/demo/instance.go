@@ -139,9 +139,25 @@ func (i *instance) waitReady(ctx context.Context) error {
 	return i.poll(ctx, func() bool {
 		s, err := i.client.Status(ctx)
 		return err == nil && s.Cop.State == "ready" && s.Manager.State == "ready" && s.Server.State == "ready" &&
-			i.has(standby) && i.has(keeper)
+			i.has(standby) && i.kept()
 	})
 }
+
+// kept reports whether the server that serves has a keeper: that of a dead one may still be there.
+func (i *instance) kept() bool {
+	owner, held, err := lockfile.Holder(i.root.ServerLock())
+	if err != nil || !held {
+		return false
+	}
+	found, err := i.first(func(c *proc.Candidate) bool { return c.Comm == keeperComm && c.PPID == owner.PID })
+	if err != nil {
+		return false
+	}
+	found.Release()
+	return true
+}
+
+const keeperComm = "traffic_keeper"
 
 func (i *instance) has(target string) bool {
 	p, err := i.find(target)
@@ -212,15 +228,20 @@ func (i *instance) holder(lock string) (*proc.Process, error) {
 func (i *instance) other(target string) (*proc.Process, error) {
 	comm, serving := "traffic_server", 0
 	if target == keeper {
-		comm = "traffic_keeper"
+		comm = keeperComm
 	} else if owner, held, err := lockfile.Holder(i.root.ServerLock()); err != nil {
 		return nil, err
 	} else if held {
 		serving = owner.PID
 	}
+	return i.first(func(c *proc.Candidate) bool { return c.Comm == comm && c.PID != serving })
+}
+
+// first adopts the first process of the instance that matches.
+func (i *instance) first(match func(*proc.Candidate) bool) (*proc.Process, error) {
 	one := false
 	found, err := proc.FindStrays(i.exe.ID(), func(c *proc.Candidate) bool {
-		is := !one && c.Comm == comm && c.PID != serving && slices.Contains(c.Args, i.mark())
+		is := !one && match(c) && slices.Contains(c.Args, i.mark())
 		one = one || is
 		return is
 	})

@@ -63,7 +63,8 @@ func (k *killer) run(ctx context.Context) {
 	<-ctx.Done()
 }
 
-// strike kills all of a victim, or nobody if one of them is not there: false.
+// strike kills all of a victim, or nobody if one of them is not there: false. If everybody is to be back before the next
+// strike it returns when they are dead: until then they would be taken for those who are back.
 func (k *killer) strike(v victim) bool {
 	var all []*proc.Process
 	defer func() {
@@ -92,6 +93,11 @@ func (k *killer) strike(v victim) bool {
 		return false
 	}
 	k.note(done)
+	for _, p := range all {
+		if k.opts.waitReady {
+			<-p.Done() // nothing survives SIGKILL
+		}
+	}
 	return true
 }
 
