@@ -158,6 +158,10 @@ func replyNone() []strictReply {
 func replyInterims() []strictReply {
 	const rfc = "9110 15.2"
 	final := okFor("Content-Length: 5\r\n") + "hello"
+	switched := func(name, fields string) strictReply {
+		return strictReply{name: name, rfc: "9110 7.8", request: "GET\nConnection: upgrade\r\nUpgrade: websocket, irc/6.9\r\n",
+			raw: "HTTP/1.1 101 Switching Protocols\r\n" + fields + "\r\n" + smuggledReply, close: true, want: "502"}
+	}
 	return []strictReply{
 		passes("103 and the answer", rfc, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"+final, "hello"),
 		passes("100 unasked", rfc, "HTTP/1.1 100 Continue\r\n\r\n"+final, "hello"),
@@ -168,6 +172,11 @@ func replyInterims() []strictReply {
 		refused("103 with chunks", "9112 6.3", "HTTP/1.1 103 Early Hints\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"+final),
 		refused("101 unasked", "9110 15.2.2", "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"+smuggledReply),
 		refused("101 unasked without fields", "9110 15.2.2", "HTTP/1.1 101 Switching Protocols\r\n\r\n"+smuggledReply),
+		switched("101 to what was not asked for", "Connection: upgrade\r\nUpgrade: h2c\r\n"),
+		switched("101 to more than was asked for", "Connection: upgrade\r\nUpgrade: websocket, h2c\r\n"),
+		switched("101 to two protocols in two lines", "Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: irc\r\n"),
+		switched("101 to nothing", "Connection: upgrade\r\nUpgrade:\r\n"),
+		switched("101 that does not say to what", ""),
 		refused("only an interim response", rfc, "HTTP/1.1 103 Early Hints\r\n\r\n"),
 		refused("a malformed interim response", rfc, "HTTP/1.1 103 Early Hints\r\nX : y\r\n\r\n"+final),
 	}

@@ -27,7 +27,7 @@ const (
 // Faults of a chunked body.
 var (
 	errChunkSize     = bad("malformed chunk size")
-	errChunkTooLarge = &Error{413, "chunk size too large"}
+	errChunkTooLarge = bad("chunk size too large")
 	errChunkExt      = bad("malformed chunk extension")
 	errChunkExtLong  = bad("chunk extensions too long")
 	errChunkEnd      = bad("chunk data not followed by CRLF")

@@ -137,7 +137,7 @@ func (f Failure) Public() string {
 var (
 	ErrTruncated  = errors.New("the origin closed the connection before the end of its response")
 	ErrTimeout    = errors.New("the origin took too long")
-	ErrBody       = errors.New("the request's body could not be had")
+	ErrBody       = errors.New("the request's body is malformed, or its end never came")
 	ErrNoBuffers  = errors.New("all buffers are in use")
 	ErrBusy       = errors.New("the origin has as many connections as it may have")
 	ErrNoAnswer   = errors.New("the origin closed the connection without an answer")

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"errors"
 
 	"trafficd/queue"
@@ -166,6 +167,9 @@ func (s *Session) begin(b []byte) bool {
 	s.work = w
 	s.remember(s.host.Env.Loop.Wall())
 	s.scan, s.blanks = http1.HeadScan{}, 0
+	if err == nil && w.req.Chunked {
+		err = framingFault(b[w.req.HeadLen:])
+	}
 	if err != nil {
 		s.refuse(err)
 		return true
@@ -193,6 +197,19 @@ func (s *Session) startBody() {
 	w.expect = w.req.Expect100
 }
 
+// framingFault looks for a fault in what has come of a chunked body with the head: an origin that is not
+// asked cannot answer before it has read that the request is none.
+func framingFault(b []byte) error {
+	var c http1.Chunked
+	for {
+		data, n, err := c.Next(b)
+		if err != nil || data.Len == 0 && n == 0 || c.Done() {
+			return err
+		}
+		b = b[n:]
+	}
+}
+
 // refuse answers a request that cannot be understood and closes: where the next
 // request would begin is not known.
 func (s *Session) refuse(err error) {
@@ -211,5 +228,6 @@ func (s *Session) refuse(err error) {
 	s.work.framing = noBody
 	s.work.close, s.work.refused = true, true
 	s.work.at = s.lo
-	s.work.txn.Refuse(s.host.Env, s, status, reason)
+	head := s.host.Arena.Bytes(s.in)[s.lo:s.hi]
+	s.work.txn.Refuse(s.host.Env, s, status, reason, bytes.HasPrefix(head, []byte("HEAD ")))
 }

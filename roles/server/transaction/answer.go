@@ -185,6 +185,11 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 		f.finish(failed, reason{502, "the origin answered 304 (Not Modified) to a request without conditions"})
 		return nil
 	}
+	if framing == http1.Tunnel && !t.mayBecome(r, head) {
+		f.x.Cancel()
+		f.finish(failed, reason{502, "the origin switched to a protocol that it was not asked for"})
+		return nil
+	}
 	part, ok := f.takePart(r, head)
 	if !ok {
 		return nil

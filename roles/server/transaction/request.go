@@ -239,10 +239,39 @@ func (t *Transaction) mayUpgrade() bool {
 	}
 	l := header.Members(t.req.Value(t.head, header.Upgrade))
 	for m, ok := l.Next(); ok; m, ok = l.Next() {
-		name, _, _ := bytes.Cut(m, slash)
+		name := protocolName(m)
 		if header.EqualFold(name, "h2c") || header.EqualFold(name, "h2") || header.EqualFold(name, "http") || header.EqualFold(name, "tls") {
 			return false
 		}
 	}
 	return true
+}
+
+// mayBecome reports whether what an origin has switched to is what it was asked for, and is said (RFC 9110 §7.8).
+func (t *Transaction) mayBecome(r *http1.Response, head []byte) bool {
+	n := 0
+	l := header.Members(r.Value(head, header.Upgrade))
+	for m, ok := l.Next(); ok; m, ok = l.Next() {
+		if n++; !t.wishesFor(protocolName(m)) {
+			return false
+		}
+	}
+	return n > 0 && !r.Repeated(header.Upgrade)
+}
+
+// wishesFor reports whether the client's Upgrade has a protocol.
+func (t *Transaction) wishesFor(name []byte) bool {
+	l := header.Members(t.req.Value(t.head, header.Upgrade))
+	for m, ok := l.Next(); ok; m, ok = l.Next() {
+		if bytes.EqualFold(protocolName(m), name) {
+			return true
+		}
+	}
+	return false
+}
+
+// protocolName is a member of Upgrade without its version.
+func protocolName(m []byte) []byte {
+	name, _, _ := bytes.Cut(m, slash)
+	return name
 }

@@ -168,13 +168,17 @@ func (t *Transaction) take(e *Env, c Client, req *http1.Request, head []byte) {
 	t.switched.FD = -1
 }
 
-// Refuse starts a transaction for a request that could not be understood.
-func (t *Transaction) Refuse(e *Env, c Client, status int, text string) {
+// Refuse starts a transaction for a request that could not be understood, beyond that it is a HEAD perhaps.
+func (t *Transaction) Refuse(e *Env, c Client, status int, text string, isHead bool) {
 	t.env, t.client = e, c
 	t.switched.FD = -1
 	t.state = looking
-	t.fail(status, text)
+	t.failWith(status, text)
+	if isHead {
+		t.reply.Body = nil
+	}
 	t.reply.Close = true
+	t.give()
 }
 
 // Reply returns the answer; nil while there is none.
