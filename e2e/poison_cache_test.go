@@ -46,11 +46,13 @@ func TestNobodyIsServedAnothersFields(t *testing.T) {
 	for _, f := range []string{
 		"X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Scheme", "X-Forwarded-Port", "X-Forwarded-Server", "X-Forwarded-Prefix", "X-Forwarded-Ssl", "X-Forwarded-Uri",
 		"X-Host", "X-Original-Host", "X-Url-Scheme", "Front-End-Https", "X-Original-URL", "X-Rewrite-URL", "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "Proxy",
+		"X-Forwarded", "X-Forwarded-Path", "X-Forwarded-Protocol", "X-Host-Override", "X-HTTP-Host-Override", "X-Original-Uri", "X-Rewrite-Uri", "X-Scheme", "X-Script-Name", "X-Wap-Profile",
+		"X-Forwarded-For", "X-Real-IP", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP", "Client-IP", "X-Cluster-Client-IP", "X-Originating-IP", "X-Remote-Addr",
 		"X_Forwarded_Host", "X-Forwarded_Host", "X_Original_URL", "x-forwarded-hOST",
 	} {
 		rows = append(rows, struct{ name, attack, clean string }{f, "GET /page?a=1 HTTP/1.1\r\nHost: h.test\r\n" + f + ": evil\r\n\r\n", ""})
 	}
-	for _, v := range []string{"host=evil", "for=1.2.3.4;host=evil;proto=https", "for=1.2.3.4, host=evil", "evil"} {
+	for _, v := range []string{"host=evil", "for=1.2.3.4;host=evil;proto=https", "for=1.2.3.4, host=evil", "evil", "for=evil", "for=\"<evil>\";by=1.2.3.4"} {
 		rows = append(rows, struct{ name, attack, clean string }{"Forwarded: " + v, "GET /page?a=1 HTTP/1.1\r\nHost: h.test\r\nForwarded: " + v + "\r\n\r\n", ""})
 	}
 	rows = append(rows,

@@ -38,6 +38,8 @@ const (
 	CacheStatus
 	CacheTag
 	CDNCacheControl
+	CFConnectingIP
+	ClientIP
 	ContentDisposition
 	ContentEncoding
 	ContentLanguage
@@ -73,29 +75,45 @@ const (
 	StrictTransportSecurity
 	SurrogateControl
 	SurrogateKey
+	TrueClientIP
 	UpgradeInsecureRequests
 	UserAgent
 	Vary
 	Via
 	Warning
 	WWWAuthenticate
+	XClientIP
+	XClusterClientIP
+	XForwarded
 	XForwardedFor
 	XForwardedHost
+	XForwardedPath
 	XForwardedPort
 	XForwardedPrefix
 	XForwardedProto
+	XForwardedProtocol
 	XForwardedScheme
 	XForwardedServer
 	XForwardedSSL
 	XForwardedURI
 	XHost
+	XHostOverride
+	XHTTPHostOverride
 	XHTTPMethod
 	XHTTPMethodOverride
 	XMethodOverride
 	XOriginalHost
+	XOriginalURI
 	XOriginalURL
+	XOriginatingIP
+	XRealIP
+	XRemoteAddr
+	XRewriteURI
 	XRewriteURL
+	XScheme
+	XScriptName
 	XURLScheme
+	XWapProfile
 	// NumIDs is one more than the highest ID: the length of a table indexed by ID.
 	NumIDs
 )
@@ -128,6 +146,8 @@ var names = [NumIDs]string{
 	CacheStatus:             "Cache-Status",
 	CacheTag:                "Cache-Tag",
 	CDNCacheControl:         "CDN-Cache-Control",
+	CFConnectingIP:          "CF-Connecting-IP",
+	ClientIP:                "Client-IP",
 	ContentDisposition:      "Content-Disposition",
 	ContentEncoding:         "Content-Encoding",
 	ContentLanguage:         "Content-Language",
@@ -163,29 +183,45 @@ var names = [NumIDs]string{
 	StrictTransportSecurity: "Strict-Transport-Security",
 	SurrogateControl:        "Surrogate-Control",
 	SurrogateKey:            "Surrogate-Key",
+	TrueClientIP:            "True-Client-IP",
 	UpgradeInsecureRequests: "Upgrade-Insecure-Requests",
 	UserAgent:               "User-Agent",
 	Vary:                    "Vary",
 	Via:                     "Via",
 	Warning:                 "Warning",
 	WWWAuthenticate:         "WWW-Authenticate",
+	XClientIP:               "X-Client-IP",
+	XClusterClientIP:        "X-Cluster-Client-IP",
+	XForwarded:              "X-Forwarded",
 	XForwardedFor:           "X-Forwarded-For",
 	XForwardedHost:          "X-Forwarded-Host",
+	XForwardedPath:          "X-Forwarded-Path",
 	XForwardedPort:          "X-Forwarded-Port",
 	XForwardedPrefix:        "X-Forwarded-Prefix",
 	XForwardedProto:         "X-Forwarded-Proto",
+	XForwardedProtocol:      "X-Forwarded-Protocol",
 	XForwardedScheme:        "X-Forwarded-Scheme",
 	XForwardedServer:        "X-Forwarded-Server",
 	XForwardedSSL:           "X-Forwarded-Ssl",
 	XForwardedURI:           "X-Forwarded-Uri",
 	XHost:                   "X-Host",
+	XHostOverride:           "X-Host-Override",
+	XHTTPHostOverride:       "X-HTTP-Host-Override",
 	XHTTPMethod:             "X-HTTP-Method",
 	XHTTPMethodOverride:     "X-HTTP-Method-Override",
 	XMethodOverride:         "X-Method-Override",
 	XOriginalHost:           "X-Original-Host",
+	XOriginalURI:            "X-Original-Uri",
 	XOriginalURL:            "X-Original-URL",
+	XOriginatingIP:          "X-Originating-IP",
+	XRealIP:                 "X-Real-IP",
+	XRemoteAddr:             "X-Remote-Addr",
+	XRewriteURI:             "X-Rewrite-Uri",
 	XRewriteURL:             "X-Rewrite-URL",
+	XScheme:                 "X-Scheme",
+	XScriptName:             "X-Script-Name",
 	XURLScheme:              "X-Url-Scheme",
+	XWapProfile:             "X-Wap-Profile",
 }
 
 // String returns the canonical spelling, "" for Unknown.
@@ -203,10 +239,10 @@ const (
 	maxName  = 32 // no known name is longer
 	numSlots = 512
 
-	hashFirst = 0xcf60f712
-	hashLast  = 0xb205fd47
-	hashMid   = 0x82abeb6b
-	hashLen   = 0x4e7c5372
+	hashFirst = 0x83600651
+	hashLast  = 0xdbd1e5a3
+	hashMid   = 0xec268853
+	hashLen   = 0x59e36788
 )
 
 // candidate is a known name in the form in which it is compared. A name of at
@@ -365,6 +401,8 @@ var forbiddenTrailer = SetOf(Host, Connection, ContentLength, TransferEncoding, 
 	ContentEncoding, ContentType, ContentRange, ContentLocation, ContentLanguage, ContentDisposition,
 	Forwarded, XForwardedFor, XForwardedHost, XForwardedPort, XForwardedProto, XForwardedScheme,
 	XForwardedPrefix, XForwardedServer, XForwardedSSL, XForwardedURI, XHost, XOriginalHost, XURLScheme, FrontEndHTTPS,
+	XForwarded, XForwardedPath, XForwardedProtocol, XHostOverride, XHTTPHostOverride, XOriginalURI, XRewriteURI, XScheme, XScriptName, XWapProfile,
+	CFConnectingIP, ClientIP, TrueClientIP, XClientIP, XClusterClientIP, XOriginatingIP, XRealIP, XRemoteAddr,
 	XHTTPMethodOverride, XHTTPMethod, XMethodOverride, XOriginalURL, XRewriteURL, Proxy, Via)
 
 // TrailerForbidden reports whether a field may not stand in a trailer section

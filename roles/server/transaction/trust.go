@@ -16,7 +16,9 @@ import (
 //     cache have gone by, are not passed on (withheldAlways).
 //   - Fields that name another method are passed on with unsafe methods only: a GET
 //     is a GET for all.
-//   - X-Forwarded-For goes on as one list with the client's address at its end.
+//   - X-Forwarded-For goes on as one list with the client's address at its end, and nothing in it that
+//     is no address. Nor is anything else that tells who came (addresses) passed on with a value that is none:
+//     these are no part of the key, so what an origin makes of them must not be whatever a client likes.
 //   - A field whose name becomes one of those known here when underscores are read as
 //     hyphens, as CGI-like origins read them (RFC 3875 §4.1.18), is not passed on.
 //     For those that decide about framing the request is refused (package http1).
@@ -31,9 +33,15 @@ var withheldAlways = header.SetOf(header.XOriginalURL, header.XRewriteURL, heade
 var overrides = header.SetOf(header.XHTTPMethodOverride, header.XHTTPMethod, header.XMethodOverride)
 
 // keyed are the fields by which a proxy tells how it was reached.
-var keyed = header.SetOf(header.Forwarded, header.FrontEndHTTPS, header.XForwardedHost, header.XForwardedPort, header.XForwardedPrefix,
-	header.XForwardedProto, header.XForwardedScheme, header.XForwardedServer, header.XForwardedSSL, header.XForwardedURI,
-	header.XHost, header.XOriginalHost, header.XURLScheme)
+var keyed = header.SetOf(header.Forwarded, header.FrontEndHTTPS, header.XForwarded, header.XForwardedHost, header.XForwardedPath,
+	header.XForwardedPort, header.XForwardedPrefix, header.XForwardedProto, header.XForwardedProtocol, header.XForwardedScheme,
+	header.XForwardedServer, header.XForwardedSSL, header.XForwardedURI, header.XHost, header.XHostOverride,
+	header.XHTTPHostOverride, header.XOriginalHost, header.XOriginalURI, header.XRewriteURI, header.XScheme, header.XScriptName,
+	header.XURLScheme, header.XWapProfile)
+
+// addresses are the fields by which a proxy tells who came, beside X-Forwarded-For.
+var addresses = header.SetOf(header.CFConnectingIP, header.ClientIP, header.TrueClientIP, header.XClientIP, header.XClusterClientIP,
+	header.XOriginatingIP, header.XRealIP, header.XRemoteAddr)
 
 // forged reports whether a field of the request is withheld for what an origin would
 // take it for.
@@ -41,8 +49,32 @@ func (t *Transaction) forged(f *http1.Field) bool {
 	if f.ID == header.Unknown {
 		return looksKnown(f.Name.In(t.head))
 	}
-	return withheldAlways.Has(f.ID) || overrides.Has(f.ID) && t.req.Method.Safe()
+	return withheldAlways.Has(f.ID) || overrides.Has(f.ID) && t.req.Method.Safe() ||
+		addresses.Has(f.ID) && !isAddress(f.Value.In(t.head))
 }
+
+// isAddress reports whether a value is made of what addresses and ports are made of, or says that there is none.
+func isAddress(v []byte) bool {
+	if string(v) == "unknown" {
+		return true
+	}
+	for _, c := range v {
+		if !isAddressByte[c] {
+			return false
+		}
+	}
+	return len(v) > 0 && len(v) <= maxAddress
+}
+
+// maxAddress is more than the longest, an IPv6 address in brackets with a port, has.
+const maxAddress = 64
+
+var isAddressByte = func() (t [256]bool) {
+	for _, c := range []byte("0123456789abcdefABCDEF.:[]") {
+		t[c] = true
+	}
+	return t
+}()
 
 // looksKnown reports whether an unknown name becomes a known one when its underscores
 // are read as hyphens.
@@ -60,9 +92,15 @@ func (t *Transaction) appendForwardedFor(b []byte) []byte {
 	joint := ""
 	for i := range t.req.Fields {
 		f := &t.req.Fields[i]
-		if f.ID == header.XForwardedFor && f.Value.Len > 0 {
-			b = append(append(b, joint...), f.Value.In(t.head)...)
-			joint = ", "
+		if f.ID != header.XForwardedFor {
+			continue
+		}
+		l := header.Members(f.Value.In(t.head))
+		for m, ok := l.Next(); ok; m, ok = l.Next() {
+			if isAddress(m) {
+				b = append(append(b, joint...), m...)
+				joint = ", "
+			}
 		}
 	}
 	if peer.IsValid() {
@@ -105,7 +143,7 @@ func (t *Transaction) told(query []byte) []byte {
 }
 
 // appendReached appends a value of Forwarded (RFC 7239 §4) without its pairs for= and by=,
-// which tell who came and not how the origin was reached.
+// which tell who came and not how the origin was reached, as long as they tell that and nothing else.
 func appendReached(b, value []byte) []byte {
 	for len(value) > 0 {
 		end, quoted := 0, false
@@ -119,10 +157,21 @@ func appendReached(b, value []byte) []byte {
 			end++
 		}
 		pair := header.Trim(value[:end])
-		if name, _, _ := bytes.Cut(pair, []byte("=")); !header.EqualFold(name, "for") && !header.EqualFold(name, "by") {
+		if name, node, _ := bytes.Cut(pair, []byte("=")); !header.EqualFold(name, "for") && !header.EqualFold(name, "by") || !isNode(node) {
 			b = append(append(b, pair...), ';')
 		}
 		value = value[min(end+1, len(value)):]
 	}
 	return b
+}
+
+// isNode reports whether a value is a node of RFC 7239 §6: an address, or an identifier that hides one.
+func isNode(v []byte) bool {
+	if n := len(v); n > 1 && v[0] == '"' && v[n-1] == '"' {
+		v = v[1 : n-1]
+	}
+	if len(v) > 0 && v[0] == '_' {
+		return len(v) <= maxAddress && header.IsToken(v)
+	}
+	return isAddress(v)
 }

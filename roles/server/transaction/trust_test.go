@@ -18,11 +18,28 @@ func TestNamesThatLookKnown(t *testing.T) { // RFC 3875 §4.1.18
 	}
 }
 
+func TestWhatIsAnAddress(t *testing.T) {
+	for value, want := range map[string]bool{
+		"1.2.3.4": true, "1.2.3.4:80": true, "::1": true, "[2001:DB8::1]:4711": true, "unknown": true, "": false, "evil": false, "1.2.3.4 ": false,
+		"fe80::1%eth0": false, "a.test": false, "1.2.3.4,5.6.7.8": false, "\"1.2.3.4\"": false, "_hidden": false, strings.Repeat("1", maxAddress+1): false,
+	} {
+		if got := isAddress([]byte(value)); got != want {
+			t.Errorf("%q: %v", value, got)
+		}
+	}
+}
+
 func TestForwardedAsKey(t *testing.T) { // RFC 7239 §4
 	for value, want := range map[string]string{
 		"":                                    "",
 		"for=1.2.3.4":                         "",
 		"FOR=a;By=b":                          "",
+		"for=1.2.3.4:80;by=_hidden":           "",
+		`for="[2001:db8::1]:4711"`:            "",
+		"for=unknown":                         "",
+		"for=evil":                            "for=evil;",
+		`for="<script>";by="_a b"`:            `for="<script>";by="_a b";`,
+		"for=":                                "for=;",
 		"host=evil":                           "host=evil;",
 		"for=a;host=h":                        "host=h;",
 		"for=a, host=h":                       "host=h;",
@@ -33,7 +50,7 @@ func TestForwardedAsKey(t *testing.T) { // RFC 7239 §4
 		"nonsense":                            "nonsense;",
 		",;,":                                 ";;;",
 		"for =a":                              "for =a;",
-		`for="x";host=h, for="y"; proto=http`: "host=h;proto=http;",
+		`for="a";host=h, for="b"; proto=http`: "host=h;proto=http;",
 	} {
 		if got := string(appendReached(nil, []byte(value))); got != want {
 			t.Errorf("%q: %q, want %q", value, got, want)
