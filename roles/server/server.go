@@ -378,6 +378,7 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 	}
 	if s.store != nil {
 		go s.store.Tend(ctx.Done())
+		go s.store.Sweep(ctx.Done())
 	}
 	turn := make(chan error, 1)
 	if s.custody != nil {

@@ -17,10 +17,13 @@ type fenceBook struct {
 	tagged atomic.Uint64 // the last of those by tag
 	floor  atomic.Uint64 // the newest by prefix that is not listed any more
 	told   atomic.Uint32 // not 0: one URI may have several keys (NoteKeys)
-	_      [36]byte
+	_      [4]byte
+	all    atomic.Int64 // see sweeping
+	_      [24]byte
 
 	prefixes [fencePrefixes]prefixFence
 	slots    [fenceSlots]atomic.Uint64
+	swept    [maxSwept]sweepEntry
 }
 
 type prefixFence struct {

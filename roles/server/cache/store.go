@@ -81,6 +81,7 @@ type Store struct {
 	}
 
 	fencing sync.Mutex // for one purge at a time to put up its fences
+	sweeps  sweeping
 
 	// shards guard changes of index sets; look-ups take none of them.
 	shards [shardCount]struct {
@@ -221,6 +222,7 @@ func (s *Store) attach(g geometry) {
 	first := []*Arena{s.newArena(probation), s.protected}
 	s.arenas.Store(&first)
 	s.wake = make(chan struct{}, 1)
+	s.attachSweeps()
 }
 
 func boundObject(want int64, g geometry) int64 {

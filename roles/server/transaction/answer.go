@@ -261,9 +261,8 @@ func (f *fetch) keepLines(lines []byte) []byte {
 
 // invalidate drops what an unsafe request has made wrong (RFC 9111 §4.4).
 func (f *fetch) invalidate(t *Transaction, r *http1.Response, head []byte) {
-	s, host := f.env.Store, t.req.Host.In(t.head)
-	s.Remove(t.keyOf(t.path, t.query()))
-	s.Remove(s.KeyOf(schemeHTTP, host, t.path, t.keyQuery(t.query()))) // for those who have said nothing of their way
+	host := t.req.Host.In(t.head)
+	t.invalidate(t.path, t.query())
 	for _, id := range []header.ID{header.Location, header.ContentLocation} {
 		if v := r.Value(head, id); v != nil {
 			v = t.reverseURL(v)
@@ -271,9 +270,22 @@ func (f *fetch) invalidate(t *Transaction, r *http1.Response, head []byte) {
 				if query != nil {
 					query = append([]byte("?"), query...)
 				}
-				s.Remove(t.keyOf(remap.AppendNormal(nil, path), query))
+				t.invalidate(remap.AppendNormal(nil, path), query)
 			}
 		}
+	}
+}
+
+// invalidate drops what is stored of a resource of the request's host: what a client is served that is reached as this
+// one is, and who says nothing of its way, at once; what is there for others, soon.
+func (t *Transaction) invalidate(path, query []byte) {
+	s, host := t.env.Store, t.req.Host.In(t.head)
+	s.Remove(t.keyOf(path, query))
+	if t.req.HasAny(&keyed) {
+		s.Remove(s.KeyOf(schemeHTTP, host, path, t.keyQuery(query)))
+	}
+	if s.KeysNoted() {
+		s.RemoveOthers(cache.AppendURI(nil, schemeHTTP, host, path, t.keyQuery(query)), t.env.Loop.Wall())
 	}
 }
 
