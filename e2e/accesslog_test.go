@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -448,6 +449,30 @@ func TestAccessLogReopenFails(t *testing.T) {
 	}
 	p.Client().Get("/a", "X-Id: 3").Expect(200, "hello")
 	lines(t, path, 1)
+}
+
+// The logs are reopened again and again while servers start: each of them is asked to at some instant of its start.
+func TestReopenWhileServersStart(t *testing.T) {
+	t.Parallel()
+	p, path := logged(t, "%{X-Id}i", answers, harness.Bearing())
+	for range 5 {
+		mark := p.Log.Mark()
+		p.Kill(harness.Server)
+		harness.WaitFor(t, "the next standby", func() bool {
+			p.Signal(harness.Cop, 10 /* USR1 */)
+			return slices.ContainsFunc(p.Log.Since(mark), harness.About("server stands by", harness.Server))
+		})
+	}
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if r := p.Ctl("log", "reopen"); r.Code != 0 {
+		t.Errorf("ctl log reopen: %v", r)
+	}
+	p.Client().Get("/a", "X-Id: 1").Expect(200, "hello")
+	if got := lines(t, path, 1); got[0] != "1" {
+		t.Errorf("got %q", got)
+	}
 }
 
 // Switched on, changed and off by a reload.

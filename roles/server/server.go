@@ -132,7 +132,8 @@ func (s *Server) run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if s.log, err = logging.ForRole("server", s.root.LogFile(), cfg.Log.Level, cfg.Log.Format); err != nil {
+	// In place: the manager may have it reopened at any time.
+	if err := errors.Join(s.log.SetLevel(cfg.Log.Level), s.log.SetFormat(cfg.Log.Format)); err != nil {
 		return err
 	}
 	if err := s.build(cfg); err != nil {

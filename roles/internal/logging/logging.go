@@ -45,7 +45,7 @@ type Options struct {
 	Out    *os.File // used when Path is empty; nil: standard error. It is not closed and must stay open
 }
 
-// A Log is a zerolog.Logger whose level can be changed and whose file can be reopened while in use. It is safe for use
+// A Log is a zerolog.Logger whose level and form can be changed and whose file can be reopened while in use. It is safe for use
 // by any goroutine. A copy of its Logger, or a child made by With, follows both.
 type Log struct {
 	zerolog.Logger
@@ -68,7 +68,7 @@ func New(o Options) (*Log, error) {
 	l := &Log{sink: s}
 	err := l.SetLevel(o.Level)
 	if err == nil {
-		err = s.setFormat(o.Format)
+		err = l.SetFormat(o.Format)
 	}
 	if err != nil {
 		l.Close()
@@ -92,6 +92,27 @@ func (l *Log) SetLevel(level string) error {
 		return fmt.Errorf("log level %q: must be trace, debug, info, warn or error", level)
 	}
 	l.sink.level.Store(int32(n))
+	return nil
+}
+
+// SetFormat changes the form of the lines that follow: auto, json or human; "" is auto.
+func (l *Log) SetFormat(format string) error {
+	s := l.sink
+	switch format {
+	case "", "auto":
+		if !IsTerminal(s.fd) {
+			s.human.Store(nil)
+			return nil
+		}
+	case "json":
+		s.human.Store(nil)
+		return nil
+	case "human":
+	default:
+		return fmt.Errorf("log format %q: must be auto, json or human", format)
+	}
+	human := newHuman(raw{s}, !IsTerminal(s.fd) || os.Getenv("NO_COLOR") != "")
+	s.human.Store(&human)
 	return nil
 }
 
@@ -157,35 +178,19 @@ func (clock) Run(e *zerolog.Event, _ zerolog.Level, _ string) {
 
 // A sink is the place lines go to.
 type sink struct {
-	fd    int          // immutable: Reopen changes what it refers to, not its number
-	path  string       // immutable; "": fd is not ours
-	keep  *os.File     // immutable: keeps the owner of fd from being collected
-	human io.Writer    // immutable after New; nil: JSON
-	level atomic.Int32 // a zerolog.Level
+	fd    int                                   // immutable: Reopen changes what it refers to, not its number
+	path  string                                // immutable; "": fd is not ours
+	keep  *os.File                              // immutable: keeps the owner of fd from being collected
+	level atomic.Int32                          // a zerolog.Level
+	human atomic.Pointer[zerolog.ConsoleWriter] // nil: JSON
 
 	mu     sync.Mutex // guards closed
 	closed bool
 }
 
-func (s *sink) setFormat(format string) error {
-	switch format {
-	case "", "auto":
-		if !IsTerminal(s.fd) {
-			return nil
-		}
-	case "json":
-		return nil
-	case "human":
-	default:
-		return fmt.Errorf("log format %q: must be auto, json or human", format)
-	}
-	s.human = newHuman(raw{s}, !IsTerminal(s.fd) || os.Getenv("NO_COLOR") != "")
-	return nil
-}
-
 // newHuman renders events for people. Every value is quoted by zerolog if it holds a control character, so a foreign
 // string cannot forge a line.
-func newHuman(out io.Writer, plain bool) io.Writer {
+func newHuman(out io.Writer, plain bool) zerolog.ConsoleWriter {
 	return zerolog.ConsoleWriter{
 		Out: out, NoColor: plain,
 		PartsOrder:      []string{fieldTime, zerolog.LevelFieldName, FieldRole, zerolog.MessageFieldName},
@@ -217,8 +222,8 @@ func (s *sink) WriteLevel(level zerolog.Level, p []byte) (int, error) {
 	if level != zerolog.NoLevel && int32(level) < s.level.Load() {
 		return len(p), nil
 	}
-	if s.human != nil {
-		if _, err := s.human.Write(p); err == nil {
+	if human := s.human.Load(); human != nil {
+		if _, err := human.Write(p); err == nil {
 			return len(p), nil
 		}
 	}

@@ -129,6 +129,48 @@ func TestHumanForm(t *testing.T) {
 	}
 }
 
+// A role learns late in which form its log is wanted, while others write to it and have it reopened.
+func TestFormCanBeChanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l := open(t, Options{Path: path})
+	var others sync.WaitGroup
+	stop := make(chan struct{})
+	others.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				l.Info().Msg("meanwhile")
+				if err := l.Reopen(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	for _, f := range []struct {
+		format string
+		json   bool
+	}{{"human", false}, {"json", true}, {"human", false}, {"auto", true}, {"", true}} {
+		if err := l.SetFormat(f.format); err != nil {
+			t.Fatal(err)
+		}
+		l.Info().Msg("now " + f.format)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(text), `"message":"now `+f.format+`"`); got != f.json {
+			t.Errorf("%q: JSON is %v", f.format, got)
+		}
+	}
+	close(stop)
+	others.Wait()
+	if err := l.SetFormat("xml"); err == nil {
+		t.Error("SetFormat(xml) succeeded")
+	}
+}
+
 // The reader of standard error goes away: neither an error nor SIGPIPE may reach the role.
 func TestReaderThatWentAway(t *testing.T) {
 	r, w, err := os.Pipe()
