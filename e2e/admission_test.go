@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -30,7 +31,12 @@ func TestScanLeavesHotSet(t *testing.T) {
 	ask := func(targets []string) {
 		c := p.Client().Dial()
 		defer c.Close()
-		for _, target := range targets {
+		for i, target := range targets {
+			if i%25 == 24 {
+				// Large ones are kept beside the loops. On a busy machine a client that is never waited for leaves no
+				// time for that; what answers here runs beside the loops as well.
+				harness.Poke(t, filepath.Join(p.RunRoot, "server.sock"), "GET /synthetic.txt HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+			}
 			c.Send(harness.Request("GET", target, "")).Read("GET").ExpectStatus(200)
 		}
 	}
