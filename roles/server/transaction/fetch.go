@@ -114,6 +114,7 @@ type follower struct {
 
 	released int64 // guarded by f.mu: nothing below is read again
 	waiting  bool  // guarded by f.mu: to be woken when something has changed
+	late     int   // guarded by f.mu: looks at which it was waited for, less those at which it was not; see slow.go
 }
 
 // follow makes t a follower. It reports false when the fetch is over.

@@ -30,6 +30,70 @@ func TestWhoHoldsTheOthersUp(t *testing.T) {
 	}
 }
 
+// Each is judged by its own record: one that is waited for all the time is given up, and nobody who is behind only now
+// and then, by turns with others, or at the very look at which somebody else's time is over.
+func TestWhoIsGivenUp(t *testing.T) {
+	const stuck, slack, keen = 100, 130, 200
+	for _, c := range []struct {
+		name  string
+		look  func(n int) []int64 // what each has released at look n; who has everything waits
+		end   int                 // the look at which somebody is given up; 0: never
+		floor int64
+	}{
+		{"one is stuck", func(int) []int64 { return []int64{stuck, keen, keen} }, slowLooks, keen},
+		{"another is behind at the end", func(n int) []int64 {
+			if n >= slowLooks-1 {
+				return []int64{stuck, slack, keen}
+			}
+			return []int64{stuck, keen, keen}
+		}, slowLooks, slack},
+		{"by turns", func(n int) []int64 {
+			at := []int64{keen, keen, keen}
+			at[n%3] = stuck
+			return at
+		}, 0, 0},
+		{"behind half of the time", func(n int) []int64 { return []int64{stuck + int64(n%2)*(keen-stuck), keen} }, 0, 0},
+		{"behind three times of four", func(n int) []int64 {
+			if n%4 == 0 {
+				return []int64{keen, keen}
+			}
+			return []int64{stuck, keen}
+		}, 2*slowLooks - 2, keen},
+		{"nobody waits", func(int) []int64 { return []int64{stuck, keen - 1} }, 0, 0},
+	} {
+		f := &fetch{ring: make([]byte, 100), tail: 100, end: 200, paused: true}
+		for range c.look(1) {
+			f.followers = append(f.followers, &follower{f: f})
+		}
+		at := 0
+		for n := 1; n <= 10*slowLooks && at == 0; n++ {
+			for i, released := range c.look(n) {
+				f.followers[i].released, f.followers[i].waiting = released, released == f.end
+			}
+			if floor, _ := f.judgeLocked(); floor != 0 {
+				at = n
+				if floor != c.floor {
+					t.Errorf("%s: those who have had less than %d are given up, want %d", c.name, floor, c.floor)
+				}
+			}
+		}
+		if at != c.end {
+			t.Errorf("%s: given up at look %d, want %d", c.name, at, c.end)
+		}
+	}
+}
+
+// Who was given up, and has not noticed since it takes nothing, holds nobody up any more.
+func TestGivenUpOnce(t *testing.T) {
+	f := &fetch{ring: make([]byte, 100), tail: 150, end: 250, low: 150, paused: true}
+	f.followers = []*follower{{released: 100, late: slowLooks}, {released: 250, waiting: true}}
+	for range 2 * slowLooks {
+		if floor, _ := f.judgeLocked(); floor != 0 {
+			t.Fatalf("given up again, at %d", floor)
+		}
+	}
+}
+
 // The window does not wait for those who were given up, nor come back for them.
 func TestTheWindowWithoutTheGivenUp(t *testing.T) {
 	f := &fetch{ring: make([]byte, 100), tail: 100, end: 200}
