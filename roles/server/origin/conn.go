@@ -41,7 +41,6 @@ type Conn struct {
 	limit     deadline.Deadline
 	state     connState
 	used      int       // exchanges carried before this one
-	doubtful  bool      // stray bytes would be no surprise: look before it is used again
 	inherited bool      // made by a server that is dead, for what may have been another origin's rules
 	idleSince int64     // monotonic ns
 	parked    bool      // idle, and the Door knows
@@ -199,17 +198,16 @@ func (c *Conn) broken(errno syscall.Errno) {
 func (c *Conn) complete() {
 	x := c.x
 	// A body without a length ends with the connection, and what comes behind
-	// the end of a response belongs to no request: neither may be used again. An inherited connection need not
-	// lead to where its origin is by now.
-	keep := !c.inherited && !c.resp.Close && c.framing != http1.UntilClose && !c.eof &&
+	// the end of a response belongs to no request: neither may be used again. Nor where content was promised and there can
+	// be none (HEAD, 304): of an origin that sends it all the same nobody knows when it comes, and it would be the next
+	// answer. An inherited connection need not lead to where its origin is by now.
+	promised := c.framing == http1.None && (c.resp.ContentLength > 0 || c.resp.Chunked)
+	keep := !c.inherited && !c.resp.Close && c.framing != http1.UntilClose && !promised && !c.eof &&
 		c.bodyDone && c.outLo == c.outHi && !c.sendFailed && c.inLo == c.inHi && c.silent() && c.pool.room(c)
 	c.x = nil
 	x.active, x.conn, x.BodyDone = false, nil, c.bodyDone
 	c.sink = nil
 	if keep {
-		// Content was promised where there can be none (HEAD, 304): an origin that sends it all the same has its
-		// next answer in it.
-		c.doubtful = c.framing == http1.None && (c.resp.ContentLength > 0 || c.resp.Chunked)
 		c.used++
 		c.pool.put(c)
 	}

@@ -123,20 +123,14 @@ func (p *Pool) take(s *parent.Server, once bool) *Conn {
 	if l == nil || len(l.conns) == 0 {
 		return nil
 	}
-	for n := len(l.conns); n > 0; n-- {
-		c := l.conns[n-1]
-		if once && p.loop.Now()-c.idleSince > onceIdle {
-			return nil
-		}
-		l.conns = l.conns[:n-1]
-		c.unpark()
-		if c.doubtful && !c.quiet() {
-			c.close()
-			continue
-		}
-		return c
+	n := len(l.conns) - 1
+	c := l.conns[n]
+	if once && p.loop.Now()-c.idleSince > onceIdle {
+		return nil
 	}
-	return nil
+	l.conns = l.conns[:n]
+	c.unpark()
+	return c
 }
 
 // room reports whether one more connection like c may wait.
