@@ -51,7 +51,7 @@ func cacheLookupCommand(s *session) *cobra.Command {
 		Long: "Show what is stored for a URL: every alternate, its age, size, tier and tags.\n\n" +
 			"URL is http://host[:port]/path[?query], with the host that clients ask for. The exit\n" +
 			"code is 1 if nothing is stored. A look does not count as a hit.",
-		Args: usage(cobra.ExactArgs(1)),
+		Args: usage(oneURL),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	c.RunE = s.run(func(args []string) error {
@@ -80,10 +80,16 @@ func cachePurgeCommand(s *session) *cobra.Command {
 		Short: "Remove responses from the cache: of a URL, below a prefix, or by their tags",
 		Long: "Remove responses from the cache, in memory and on disk: all alternates of a URL, what\n" +
 			"begins with a URL, or what is tagged (Surrogate-Key, Cache-Tag) with any of the tags.\n" +
+			"A URL that ends in * means what begins with the rest of it, as in a PURGE request.\n" +
 			"With --soft they stay and are stale: the next request validates them.\n\n" +
 			"When the command returns they are gone, and no request under way puts them back.\n" +
 			"That none was found is no failure.",
-		Args: usage(cobra.MaximumNArgs(1)),
+		Args: usage(func(c *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return oneURL(c, args)
+			}
+			return nil
+		}),
 	}
 	c.Flags().StringVar(&p.Prefix, "prefix", "", "whatever begins with this URL")
 	c.Flags().StringArrayVar(&p.Tags, "tag", nil, "whatever has this tag; may be repeated")
@@ -94,6 +100,7 @@ func cachePurgeCommand(s *session) *cobra.Command {
 		if n := ways(p); n != 1 {
 			return exitcode.Errorf(exitcode.Usage, "what is to be purged? one of: a URL, --prefix URL, --tag TAG (%d are given)", n)
 		}
+		begin(&p)
 		a, err := s.client.CachePurge(s.ctx, p)
 		if err != nil {
 			return err
@@ -112,6 +119,24 @@ func cachePurgeCommand(s *session) *cobra.Command {
 		return err
 	})
 	return c
+}
+
+// oneURL checks that there is one.
+func oneURL(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("one URL is needed, such as http://host/path (%d are given)", len(args))
+	}
+	return nil
+}
+
+// begin makes of a URL with a * at its end what begins with the rest of it. In a query it is what it is.
+func begin(p *control.CachePurge) {
+	if url, all := strings.CutSuffix(p.URL, "*"); all && !strings.Contains(url, "?") {
+		p.URL, p.Prefix = "", url
+	}
+	if url, all := strings.CutSuffix(p.Prefix, "*"); all && !strings.Contains(url, "?") {
+		p.Prefix = url
+	}
 }
 
 // ways counts by what a purge goes.

@@ -72,6 +72,9 @@ func TestCachePurge(t *testing.T) {
 		{"http://h/a", "http://h/a", "", "", "2 responses purged, 1 of them on disk only"},
 		{"--soft http://h/a", "http://h/a", "", "", "2 responses marked stale"},
 		{"--prefix http://h/a", "", "http://h/a", "", "2 responses purged"},
+		{"http://h/a/*", "", "http://h/a/", "", "2 responses purged"},
+		{"--prefix http://h/a/*", "", "http://h/a/", "", "2 responses purged"},
+		{"http://h/a?b*", "http://h/a?b*", "", "", "2 responses purged"},
 		{"--tag a --tag b", "", "", "a b", "2 responses purged"},
 		{"--json --tag a", "", "", "a", `"purged": 2`},
 	} {

@@ -353,6 +353,26 @@ func TestStats(t *testing.T) {
 	}
 }
 
+// A name, or a part of one, will do for a pattern.
+func TestStatsByName(t *testing.T) {
+	i := newInstance(t)
+	i.answers(func(w http.ResponseWriter, r *http.Request) {
+		all := map[string]uint64{"requests": 3, "requests_lost": 0}
+		if got := r.URL.Query().Get("match"); !strings.HasPrefix(got, "*request") {
+			all = nil
+		}
+		control.Write(w, stats.Snapshot{Metrics: all})
+	})
+	for arg, want := range map[string]string{"request": "requests       3\nrequests_lost  0\n", "requests": "requests  3\n"} {
+		if out, _, err := i.run("stats", arg); err != nil || out != want {
+			t.Errorf("%s: %v; %q", arg, err, out)
+		}
+	}
+	if out, code, err := i.run("stats", "nonsense"); code != exitcode.Failed || err == nil || out != "" {
+		t.Errorf("exit code %v, %v; %q", code, err, out)
+	}
+}
+
 // The table as people read it.
 func TestStatusTable(t *testing.T) {
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

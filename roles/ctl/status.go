@@ -214,21 +214,28 @@ func statsCommand(s *session) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "stats [PATTERN]",
-		Short: "Show the counters whose names match PATTERN, such as 'cache_*'",
+		Short: "Show the counters whose names match PATTERN, such as 'cache_*', or have it in them",
 		Args:  usage(cobra.MaximumNArgs(1)),
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON, with the processes and loops")
 	c.RunE = s.run(func(args []string) error {
-		pattern := ""
-		if len(args) == 1 {
-			pattern = args[0]
+		wanted := strings.Join(args, "")
+		pattern := wanted
+		if wanted != "" && !strings.ContainsAny(wanted, `*?[\`) {
+			pattern = "*" + wanted + "*"
 		}
 		snap, err := s.client.Stats(s.ctx, pattern)
 		if err != nil {
 			return err
 		}
+		if n, whole := snap.Metrics[wanted]; whole {
+			snap.Metrics = map[string]uint64{wanted: n}
+		}
 		if asJSON {
 			return s.json(snap)
+		}
+		if len(snap.Metrics) == 0 && wanted != "" {
+			return exitcode.Errorf(exitcode.Failed, "no counter is called %s; all of them: trafficd ctl stats", wanted)
 		}
 		t := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 		for _, name := range slices.Sorted(maps.Keys(snap.Metrics)) {
