@@ -81,44 +81,55 @@ func sipByte(c *net.TCPConn) error {
 }
 
 // latencies are how long healthy clients wait, of two kinds: on a connection that they keep, and on a
-// new one each time.
-type latencies struct{ kept, fresh []time.Duration }
+// new one each time. The same is asked of the origin, in turn with them: it is in no way concerned with what the proxy is
+// busy with, and tells what the machine and this process can do just then.
+type latencies struct{ kept, fresh, keptOrigin, freshOrigin []time.Duration }
 
 // healthy measures n requests of each kind.
-func healthy(t *testing.T, p *harness.Trafficd, n int) (l latencies) {
+func healthy(t *testing.T, p *harness.Trafficd, o *harness.Origin, n int) (l latencies) {
 	t.Helper()
-	c := p.Client().Dial()
-	for range n {
+	proxy, origin := p.Client(), harness.NewClient(t, o.Addr())
+	viaProxy, direct := proxy.Dial(), origin.Dial()
+	keep := func(to *[]time.Duration, c *harness.Conn) {
 		began := time.Now()
 		c.Send(harness.Request("GET", "/hit", "")).Read("GET").ExpectStatus(200)
-		l.kept = append(l.kept, time.Since(began))
-		began = time.Now()
-		p.Client().Get("/hit").ExpectStatus(200)
-		l.fresh = append(l.fresh, time.Since(began))
+		*to = append(*to, time.Since(began))
 	}
-	slices.Sort(l.kept)
-	slices.Sort(l.fresh)
+	dial := func(to *[]time.Duration, c *harness.Client) {
+		began := time.Now()
+		c.Get("/hit").ExpectStatus(200)
+		*to = append(*to, time.Since(began))
+	}
+	for range n {
+		keep(&l.kept, viaProxy)
+		keep(&l.keptOrigin, direct)
+		dial(&l.fresh, proxy)
+		dial(&l.freshOrigin, origin)
+	}
+	for _, all := range [][]time.Duration{l.kept, l.fresh, l.keptOrigin, l.freshOrigin} {
+		slices.Sort(all)
+	}
 	return l
 }
 
-// asBefore compares with what was measured without attackers, generously: on a machine that has
-// other work to do, too, only what is far out says anything.
+// asBefore compares with what was measured without attackers, or with what the machine can do now if that is worse; generously:
+// on a machine that has other work to do, too, only what is far out says anything.
 func (l latencies) asBefore(t *testing.T, before latencies) {
 	t.Helper()
 	for _, c := range []struct {
-		name          string
-		now, was      time.Duration
-		times         int64
-		worthTheWords time.Duration
+		name              string
+		now, was, machine time.Duration
+		times             int64
+		worthTheWords     time.Duration
 	}{
-		{"median on a kept connection", at(l.kept, 50), at(before.kept, 50), 10, 10 * time.Millisecond},
-		{"median on a new connection", at(l.fresh, 50), at(before.fresh, 50), 10, 10 * time.Millisecond},
-		{"p99 on a kept connection", at(l.kept, 99), at(before.kept, 99), 50, time.Second},
-		{"p99 on a new connection", at(l.fresh, 99), at(before.fresh, 99), 50, time.Second},
+		{"median on a kept connection", at(l.kept, 50), at(before.kept, 50), at(l.keptOrigin, 50), 10, 10 * time.Millisecond},
+		{"median on a new connection", at(l.fresh, 50), at(before.fresh, 50), at(l.freshOrigin, 50), 10, 10 * time.Millisecond},
+		{"p99 on a kept connection", at(l.kept, 99), at(before.kept, 99), at(l.keptOrigin, 99), 50, time.Second},
+		{"p99 on a new connection", at(l.fresh, 99), at(before.fresh, 99), at(l.freshOrigin, 99), 50, time.Second},
 	} {
-		t.Logf("%s: %v, without attackers %v", c.name, c.now, c.was)
-		if c.now > c.was*time.Duration(c.times)+c.worthTheWords {
-			t.Errorf("%s: %v, without attackers %v", c.name, c.now, c.was)
+		t.Logf("%s: %v, without attackers %v, of the origin %v", c.name, c.now, c.was, c.machine)
+		if c.now > max(c.was, c.machine)*time.Duration(c.times)+c.worthTheWords {
+			t.Errorf("%s: %v, without attackers %v, of the origin %v", c.name, c.now, c.was, c.machine)
 		}
 	}
 }
@@ -142,24 +153,24 @@ func TestSlowAttackers(t *testing.T) {
 		{"slow readers", harness.Request("GET", "/big", ""), "client_write", sipByte},
 	} {
 		t.Run(attack.name, func(t *testing.T) {
-			p, _ := proxy(t, map[string]harness.Handler{
+			p, o := proxy(t, map[string]harness.Handler{
 				"/hit": harness.Reply(200, letters(1000), "Cache-Control: max-age=600"),
 				"/big": harness.Reply(200, letters(big), "Cache-Control: max-age=600"),
 				"":     echo,
 			}, harness.Set("timeouts."+attack.setting, "1s"), harness.Set("cache.max_object_size", "64MiB"))
 			server := p.PID(harness.Server)
 			p.Client().Get("/big").ExpectStatus(200)
-			before := healthy(t, p, 100)
+			before := healthy(t, p, o, 100)
 			slow := slowButMoving(t, p, big)
 			h := beset(t, p.Addr, attackers, attack.begin, attack.tick)
-			healthy(t, p, 100).asBefore(t, before)
+			healthy(t, p, o, 100).asBefore(t, before)
 			p.ExpectMetric(fmt.Sprintf("trafficd_timeouts_total{kind=%q}", attack.setting), "all attackers", func(v float64) bool { return v >= attackers })
 			p.ExpectMetric("trafficd_client_connections", "nobody but the healthy", func(v float64) bool { return v <= 10 })
 			if attack.setting != "client_write" { // what has come lies in a reader's own kernel
 				harness.WaitFor(t, "the attackers to notice", func() bool { return h.gone.Load() == attackers })
 			}
 			slow()
-			healthy(t, p, 20).asBefore(t, before)
+			healthy(t, p, o, 20).asBefore(t, before)
 			p.ExpectSame(harness.Server, server)
 		})
 	}
@@ -355,4 +366,53 @@ func TestSlowAttackersAndTheDeathOfTheServer(t *testing.T) {
 	p.WaitReplaced(harness.Server, old)
 	p.Client().Get("/hit").ExpectStatus(200)
 	p.ExpectMetric("trafficd_client_connections", "nobody but the healthy", func(v float64) bool { return v <= 2 })
+}
+
+// What lies in the kernel for clients that do not take it is bounded for all of them together, not for each. A client that
+// takes everything gets everything, meanwhile and afterwards.
+func TestClientsThatTakeNothingHoldLittle(t *testing.T) {
+	t.Parallel()
+	const (
+		n    = 200
+		size = 16 << 20
+		each = 512 << 10 // what each of n may hold on average; without a bound it is at least 1 MiB
+	)
+	p, _ := proxy(t, map[string]harness.Handler{"": harness.Reply(200, letters(size), "Cache-Control: max-age=600")},
+		harness.Set("cache.max_object_size", "64MiB"), harness.Set("limits.untaken", "1MiB"), harness.Set("timeouts.client_write", "1h"))
+	sent := func() float64 { return p.Metrics()["trafficd_client_sent_bytes_total"] }
+	fast := p.Client().Dial()
+	take := func() {
+		t.Helper()
+		if r := fast.Send(harness.Request("GET", "/big", "")).Read("GET").ExpectStatus(200); len(r.Body) != size {
+			t.Errorf("%d bytes", len(r.Body))
+		}
+	}
+	take()
+	before := sent()
+	still := make([]*net.TCPConn, n)
+	for i := range still {
+		c, err := net.Dial("tcp", p.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		still[i] = c.(*net.TCPConn)
+		still[i].SetReadBuffer(4096)
+		still[i].SetDeadline(time.Now().Add(harness.Patience))
+		io.WriteString(c, harness.Request("GET", "/big", ""))
+		if _, err := c.Read(make([]byte, 1)); err != nil { // its reply has begun
+			t.Fatal(err)
+		}
+	}
+	held := sent() - before
+	t.Logf("%.0f KiB of each", held/n/1024)
+	if held > n*each {
+		t.Errorf("%d clients that take nothing have been given %.0f MiB", n, held/(1<<20))
+	}
+	take()
+	for _, c := range still {
+		c.Close()
+	}
+	p.ExpectMetric("trafficd_client_connections", "only the fast one", func(v float64) bool { return v <= 1 })
+	take()
 }

@@ -97,6 +97,8 @@ func (w *worker) configure(c *config.Config) {
 		Body:   session.Pace{Window: c.Timeouts.ClientBody, Rate: c.Limits.MinBodyRate},
 		Write:  session.Pace{Window: c.Timeouts.ClientWrite, Rate: c.Limits.MinSendRate},
 		Tunnel: c.Timeouts.TunnelIdle,
+
+		Untaken: c.Limits.Untaken / int64(len(w.server.workers)),
 	}
 	w.env.Origins.SetLimits(origin.Limits{
 		Connect:  c.Timeouts.OriginConnect,

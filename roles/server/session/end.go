@@ -51,6 +51,7 @@ func (s *Session) nextRequest() {
 func (s *Session) endWork() {
 	w := s.work
 	w.txn.End()
+	s.holds(0)
 	s.work = nil
 	s.host.Arena.Put(w.out)
 	s.host.Arena.Put(w.page)

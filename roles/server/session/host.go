@@ -21,6 +21,9 @@ type Limits struct {
 	Body   Pace          // of a request's body
 	Write  Pace          // of a client that takes a reply
 	Tunnel time.Duration // without a byte either way
+	// Untaken is how many bytes may lie in the kernel for clients that are waited for before all get little
+	// at a time; see fit. 0: no limit.
+	Untaken int64
 }
 
 // Stats counts what sessions do, in units of one except where it says bytes.
@@ -65,6 +68,7 @@ type Host struct {
 	// Draining: every reply ends its connection, and no idle one is kept.
 	Draining bool
 
+	untaken  int64 // the sum of work.untaken
 	sessions list
 	asleep   dormants
 	spare    []*Session // closed, for reuse

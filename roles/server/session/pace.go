@@ -79,7 +79,10 @@ func (s *Session) awaitOthers() {
 func (s *Session) awaitReader() {
 	a := &s.work.down
 	if !a.running() {
-		s.taken = s.tx - uint64(sock.Unsent(s.fd))
+		unsent := sock.Unsent(s.fd)
+		s.taken = s.tx - uint64(unsent)
+		s.holds(int64(unsent))
+		s.fit()
 	}
 	s.limit.Set(a.wait(s.host.Loop.Now(), s.host.Limits.Write))
 }

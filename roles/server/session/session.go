@@ -60,6 +60,7 @@ type Session struct {
 	again    bool // Wake was called meanwhile
 	turn     bool // another turn has been posted
 	among    bool // see Host.Serve
+	little   bool // the kernel takes little of us at a time; see fit
 	looked   bool // taken is known, of a session that is idle or lingers
 
 	served int    // requests answered

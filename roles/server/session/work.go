@@ -52,6 +52,7 @@ type work struct {
 	iov        [sock.IOVMax]unix.Iovec
 
 	up, down account // of the client's sending and taking
+	untaken  int64   // bytes in the kernel for the client when that was last looked at; see holds
 
 	tale   tale // for the access log
 	logged bool
@@ -75,7 +76,7 @@ func (w *work) reset() {
 	w.out, w.outLo, w.outHi, w.outTx = 0, 0, 0, 0
 	w.from, w.off, w.end, w.tail = 0, 0, 0, 0
 	w.chunked, w.lastSent, w.untilClose = false, false, false
-	w.up, w.down = account{}, account{}
+	w.up, w.down, w.untaken = account{}, account{}, 0
 	w.logged = false // of the tale nothing is read before it is written
 }
 

@@ -52,6 +52,9 @@ func (s *Session) answer() bool {
 		}
 		if w.down.running() {
 			w.down.move(s.host.Loop.Now(), did, s.host.Limits.Write)
+			if !w.down.running() {
+				s.holds(0)
+			}
 		}
 		queue.Killpoint(custody.StepSent)
 		s.tx += uint64(did)
@@ -59,6 +62,8 @@ func (s *Session) answer() bool {
 		s.consume(did)
 		if sent += did; sent >= maxTurn {
 			s.limit.Set(s.host.Limits.Write.Window)
+			s.holds(int64(sock.Unsent(s.fd)))
+			s.fit()
 			s.anotherTurn()
 			return false
 		}
@@ -230,6 +235,7 @@ func (s *Session) render() bool {
 	}
 	w.from = w.off
 	w.rendered = true
+	s.fit()
 	return true
 }
 

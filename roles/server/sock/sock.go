@@ -194,6 +194,13 @@ func Unsent(fd int) int {
 	return n
 }
 
+// LimitUnsent has the kernel take no more of us while n bytes wait in it that it could not send yet
+// (TCP_NOTSENT_LOWAT, tcp(7)); 0: as many as it likes. What is on its way does not count, so it costs a
+// client no speed, but us a turn for each half of n.
+func LimitUnsent(fd, n int) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, n)
+}
+
 // KeepAlive has the kernel find out when the other end of a long-lived TCP
 // connection is no more.
 func KeepAlive(fd int) {
