@@ -58,6 +58,7 @@ type Server struct {
 	store    *cache.Store // in memory, from begin on; nil: nothing is cached
 	disk     *disk.Store  // below it, from begin on; nil: there is none
 	flights  *transaction.Flights
+	purges   *transaction.Purges
 	names    *resolve.System
 	resolver *resolve.Resolver
 	parents  *parent.Directory
@@ -254,7 +255,7 @@ func (s *Server) build(c *config.Config) error {
 	if err := s.checkDisk(c); err != nil {
 		return err
 	}
-	s.flights = transaction.NewFlights()
+	s.flights, s.purges = transaction.NewFlights(), new(transaction.Purges)
 	s.names = resolve.NewSystem()
 	s.resolver = resolve.New(resolve.Limits{Min: c.Resolver.MinTTL, Max: c.Resolver.MaxTTL}, s.names.Lookup)
 	s.parents = parent.NewDirectory(parentSettings(c), s.serverChanged)

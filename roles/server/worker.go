@@ -59,6 +59,7 @@ func (s *Server) newWorker(i int, loop *eventloop.Loop) (*worker, error) {
 		Arena:    arena,
 		Store:    s.store,
 		Flights:  s.flights,
+		Purges:   s.purges,
 		Origins:  origin.NewPool(loop, arena, book, s.resolver, &originCounters{row: w.row, log: s.log, loop: loop}),
 		Parents:  s.parents,
 		Stats:    w.row,

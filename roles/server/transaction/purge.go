@@ -2,6 +2,7 @@ package transaction
 
 import (
 	"net/netip"
+	"sync"
 
 	"trafficd/eventloop"
 	"trafficd/roles/internal/stats"
@@ -19,6 +20,56 @@ type purging struct {
 	want purge.Request
 	done cache.Purged
 	err  error
+}
+
+// Purges are what clients wait for, of all loops. A walk costs as much as many requests, so there are few at a time; those
+// that come meanwhile wait for them in their order, and beyond that are told to come again.
+type Purges struct {
+	mu      sync.Mutex
+	running int      // guarded by mu
+	waiting []func() // guarded by mu
+}
+
+const (
+	maxPurges        = 2
+	maxPurgesWaiting = 100
+)
+
+// start has do done, which is no work for a loop, soon. False: too much of that is waiting.
+func (q *Purges) start(do func()) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.running < maxPurges:
+		q.running++
+		go q.run(do)
+	case len(q.waiting) < maxPurgesWaiting:
+		q.waiting = append(q.waiting, do)
+	default:
+		return false
+	}
+	return true
+}
+
+func (q *Purges) run(do func()) {
+	for do != nil {
+		do()
+		do = q.next()
+	}
+}
+
+// next is what is done next; nil: nothing is waiting.
+func (q *Purges) next() (do func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) == 0 {
+		q.running--
+		return nil
+	}
+	do = q.waiting[0]
+	q.waiting[0] = nil
+	q.waiting = q.waiting[1:]
+	return do
 }
 
 // RunTask implements eventloop.Task.
@@ -41,15 +92,20 @@ func (t *Transaction) purge() {
 		t.fail(400, err.Error())
 		return
 	}
-	t.env.Stats.Inc(stats.CachePurges)
 	p := &purging{t: t, loop: t.env.Loop, want: want}
 	if t.env.Store == nil {
+		t.env.Stats.Inc(stats.CachePurges)
 		t.purged(p)
 		return
 	}
+	store, what := t.env.Store, t.purgeOf(&want)
+	if !t.env.Purges.start(func() { p.run(store, what) }) {
+		t.fail(503, "too many purges are waiting")
+		return
+	}
+	t.env.Stats.Inc(stats.CachePurges)
 	t.purging = p
 	t.on(evFetch)
-	go p.run(t.env.Store, t.purgeOf(&want))
 }
 
 // purgeOf makes of a request what the store is told. It refers to nothing of the transaction.

@@ -57,6 +57,7 @@ type Env struct {
 	Cache    *cache.Arena // this loop's access to Store
 	Disk     Disk         // nil: what is not in Store is nowhere
 	Flights  *Flights
+	Purges   *Purges // all loops share it
 	Origins  *origin.Pool
 	Parents  *parent.Directory
 	Stats    *stats.Row
