@@ -25,8 +25,11 @@ func (s *Server) use(c *config.Config) error {
 	if c.Cache.StatusHeader {
 		status = transaction.NewStatus(c.Proxy.ViaName)
 	}
+	if len(c.Forward.Allow) > 0 {
+		s.machine.look()
+	}
 	s.settings.Store(&transaction.Settings{
-		Remap: table, Via: c.Proxy.ViaName, PreserveHost: c.Proxy.PreserveHost, Forward: forward(c), Attempts: c.Origin.Attempts,
+		Remap: table, Via: c.Proxy.ViaName, PreserveHost: c.Proxy.PreserveHost, Forward: forward(c, s.machine.has), Attempts: c.Origin.Attempts,
 		PurgeAllow: c.Purge.Allow,
 		Freshness: freshness.Rules{
 			StoreCookies: c.Cache.StoreCookies, HeuristicMax: int64(c.Cache.HeuristicMax),

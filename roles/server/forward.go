@@ -1,7 +1,6 @@
 package server
 
 import (
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -10,10 +9,10 @@ import (
 	"trafficd/roles/server/remap"
 )
 
-// forward is the proxy for hosts that no rule is for, as a configuration wants it.
-func forward(c *config.Config) *remap.Forward {
+// forward is the proxy for hosts that no rule is for, as a configuration wants it, on a machine that has these addresses.
+func forward(c *config.Config, local func(netip.Addr) bool) *remap.Forward {
 	f := &c.Forward
-	g := &remap.Guard{To: f.To, Local: isOurs}
+	g := &remap.Guard{To: f.To, Local: local}
 	for _, a := range append([]string{c.Autoconf.Listen}, c.Listen...) {
 		g.Own = append(g.Own, addresses(a)...)
 	}
@@ -40,19 +39,4 @@ func addresses(listen string) []netip.AddrPort {
 		return []netip.AddrPort{a}
 	}
 	return nil
-}
-
-// isOurs reports whether an address is one of this machine's, now: they come and go. It is asked only of
-// requests for a port that we listen at.
-func isOurs(a netip.Addr) bool {
-	list, err := net.InterfaceAddrs()
-	if err != nil {
-		return true
-	}
-	for _, i := range list {
-		if p, err := netip.ParsePrefix(i.String()); err == nil && p.Addr().Unmap() == a {
-			return true
-		}
-	}
-	return false
 }

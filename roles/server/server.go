@@ -59,6 +59,7 @@ type Server struct {
 	disk     *disk.Store  // below it, from begin on; nil: there is none
 	flights  *transaction.Flights
 	purges   *transaction.Purges
+	machine  *machine
 	names    *resolve.System
 	resolver *resolve.Resolver
 	parents  *parent.Directory
@@ -180,7 +181,7 @@ func (s *Server) live(ctx context.Context, signals <-chan os.Signal) error {
 }
 
 func newServer(generation uint64) *Server {
-	s := &Server{generation: generation, stop: make(chan struct{}), yields: make(chan struct{})}
+	s := &Server{generation: generation, stop: make(chan struct{}), yields: make(chan struct{}), machine: newMachine()}
 	s.inspector.init(s)
 	return s
 }
@@ -382,6 +383,10 @@ func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
 		go s.store.Tend(ctx.Done())
 		go s.store.Sweep(ctx.Done())
 	}
+	if s.forwards() {
+		s.machine.look() // what was seen before the wait is old
+	}
+	go s.machine.watch(ctx.Done(), s.forwards)
 	turn := make(chan error, 1)
 	if s.custody != nil {
 		s.say(stats.Starting)
