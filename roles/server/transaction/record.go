@@ -56,6 +56,7 @@ const (
 	fetchBodyDone
 	fetchRanged
 	fetchResuming
+	fetchBent
 )
 
 func (r *fetchRecord) set(f fetchFlag, on bool) {
@@ -127,6 +128,7 @@ func (f *fetch) describe() fetchRecord {
 	r.set(fetchBodyDone, f.x.BodyDone)
 	r.set(fetchRanged, f.ranged)
 	r.set(fetchResuming, f.resuming)
+	r.set(fetchBent, f.head.bent)
 	return r
 }
 
@@ -202,7 +204,7 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 	}
 	f.x.Handler, f.x.Method, f.x.Token, f.x.Attempt = f, r.method, n, r.attempt
 	f.x.BodyDone = r.has(fetchBodyDone)
-	f.head = responseHead{status: int(r.status), length: r.length, age: r.age, shared: r.has(fetchShared), noBody: r.has(fetchNoBody)}
+	f.head = responseHead{status: int(r.status), length: r.length, age: r.age, shared: r.has(fetchShared), noBody: r.has(fetchNoBody), bent: r.has(fetchBent)}
 	if r.lines != 0 {
 		f.head.lines = e.Arena.Bytes(r.lines)[:r.linesLen]
 	}

@@ -200,6 +200,38 @@ func TestTheLeaderKeepsItsOwnLines(t *testing.T) {
 	}
 }
 
+// Of an origin that counts one byte too many the leader gets the Content-Range that it came with. The server dies before
+// the leader's reply is rendered.
+func TestTheLeaderKeepsItsContentRange(t *testing.T) {
+	e := newEstate(t)
+	f := &fetch{env: e.env(t, 1, nil), progress: open}
+	f.key = f.env.Store.KeyOf([]byte("http"), []byte("example.com"), []byte("/"), nil).Parts()
+	meta := cache.Meta{Status: 200, Lifetime: 1e9, RangeFrom: 5, RangeTotal: 10}
+	w, err := f.env.Cache.Create(f.key, &meta, nil, nil, []byte("A: 1\r\n"), 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.w, f.writing = w, true
+	f.head = responseHead{status: 200, length: 5, meta: meta, lines: w.Head(), shared: true, bent: true}
+	f.note(custody.StepOpened)
+	head := []byte("GET / HTTP/1.1\r\nHost: example.com\r\nRange: bytes=5-\r\n\r\n")
+	var req http1.Request
+	if err := req.Parse(head, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, g := range map[string]*fetch{"before": f, "after": e.after(t, f).f} {
+		for leading, want := range map[bool]string{true: "Content-Range: bytes 5-10/11\r\n", false: "Content-Range: bytes 5-9/10\r\n"} {
+			lead := &Transaction{env: g.env, req: &req, head: head, leading: leading}
+			lead.place = follower{t: lead, f: g}
+			lead.reply = Reply{Status: 200, Lines: g.head.lines, Length: g.head.length}
+			lead.narrow(&g.head.meta, g.head.lines)
+			if got := string(lead.reply.Extra); got != want || lead.reply.Length != 5 || lead.reply.Status != 206 {
+				t.Errorf("%s the death, leader %v: got %d %q, %d bytes, want %q", name, leading, lead.reply.Status, got, lead.reply.Length, want)
+			}
+		}
+	}
+}
+
 // A body that is not stored comes again from its beginning, because its connection broke as the server died. What its client has had
 // already, the client does not release once more: the window moves on without it.
 func TestWhatComesAgainDoesNotFillTheWindow(t *testing.T) {
