@@ -150,7 +150,7 @@ func (e *Entry[T]) Rest(b *Book) {
 	e.rec, e.ref = nil, 0
 }
 
-// Close says that the connection is about to be closed: before close(2), and before
+// Close takes the connection out of custody for good. When it is about to be closed that comes before close(2), and before
 // what the record named is given back.
 func (e *Entry[T]) Close(b *Book) {
 	if e.Slot == nil {

@@ -26,6 +26,10 @@ type Handler interface {
 	// during the call. The body goes to the sink that is returned.
 	OriginHead(r *http1.Response, head []byte, f http1.Framing) Sink
 
+	// OriginUnkept says, before a byte of the request is sent, that no successor will know that it was: the
+	// connection is not in custody, or the exchange has no Token. It must not cancel the exchange.
+	OriginUnkept()
+
 	// OriginProgress ends a burst: all that could be received for now has been
 	// given to the sink.
 	OriginProgress()

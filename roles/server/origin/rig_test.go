@@ -185,6 +185,7 @@ func (q *request) OriginHead(r *http1.Response, _ []byte, f http1.Framing) Sink 
 	return q
 }
 
+func (q *request) OriginUnkept()   { q.at("unkept") }
 func (q *request) OriginProgress() { q.at("progress") }
 func (q *request) OriginEnd()      { close(q.over) }
 func (q *request) OriginFail(f Failure) {

@@ -32,6 +32,9 @@ func (c *Conn) begin(head []byte) {
 	}
 	c.await(c.pool.limits.Body)
 	c.note(custody.StepRequest)
+	if c.pool.book != nil && (!c.entry.Kept() || x.Token == custody.Name{}) {
+		x.Handler.OriginUnkept()
+	}
 	c.flush()
 }
 

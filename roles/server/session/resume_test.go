@@ -91,6 +91,30 @@ func TestARequestGoesOnWithItsOwnFetchOnly(t *testing.T) {
 	r.s.abort()
 }
 
+// A session that has left custody is found by no successor, and goes on.
+func TestLeavingCustody(t *testing.T) {
+	h := newHeir(t)
+	h.note(t, 0, 0, "GET / HTTP/1.1\r\n")
+	h.left.Lead = func(transaction.Identity) *transaction.Resumed { return nil }
+	r, err := h.Resume(h.left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.s.LeaveCustody()
+	if n := h.Book.Ledger.InUse(); n != 0 {
+		t.Errorf("%d slots are in use", n)
+	}
+	r.s.note(custody.StepHead)
+	r.s.LeaveCustody()
+	if used := h.Arena.InUse(); used.Records != 0 || r.s.phase != phaseHead || r.s.entry.Cookie() != 0 {
+		t.Errorf("it is %v; %+v pages are in use", r.s.phase, used)
+	}
+	r.s.abort()
+	if used := h.Arena.InUse(); used != (buffer.Shape{}) {
+		t.Errorf("pages are still in use: %+v", used)
+	}
+}
+
 // A request that waits for its judgement does nothing meanwhile, whatever news there is. Its connection may
 // have ended by then, and the session be another connection's.
 func TestASessionThatWaitsForItsStart(t *testing.T) {

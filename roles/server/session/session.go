@@ -142,6 +142,9 @@ func (s *Session) Wake() {
 	s.run()
 }
 
+// LeaveCustody implements transaction.Client.
+func (s *Session) LeaveCustody() { s.entry.Close(s.host.Book) }
+
 // Identity implements transaction.Client.
 func (s *Session) Identity() transaction.Identity {
 	return transaction.Identity{Conn: s.entry.Cookie(), Request: s.base + uint64(s.work.at)}

@@ -468,6 +468,14 @@ func (f *fetch) OriginInterim(n int, r *http1.Response, head []byte) {
 	f.lead.client.Interim(n, r.Status, f.env.appendLines(f.env.scratch[:0], r, head))
 }
 
+// OriginUnkept implements origin.Handler. A successor that knows nothing of the fetch begins the request anew, which is
+// to be acted on once: rather its client is left without an answer, as it would be by any server that dies.
+func (f *fetch) OriginUnkept() {
+	if f.lead != nil && !f.x.Method.Idempotent() {
+		f.lead.client.LeaveCustody()
+	}
+}
+
 // OriginProgress implements origin.Handler.
 func (f *fetch) OriginProgress() { f.tell() }
 

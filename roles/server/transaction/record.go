@@ -79,7 +79,7 @@ func (f *fetch) note(step queue.Step) {
 	if f.record == nil {
 		ref, ok := b.Arena.GetRecord()
 		if !ok {
-			return // its followers' notes name none, and end with this process
+			return // its followers' notes name none, and end with this process; see OriginUnkept
 		}
 		f.env.serial++
 		f.record = queue.RecordAt[fetchRecord](b.Arena.Bytes(ref))

@@ -167,6 +167,29 @@ func TestAHeadMayComeTwice(t *testing.T) {
 	}
 }
 
+// leaver is a client that may have left custody.
+type leaver struct {
+	nobody
+	left bool
+}
+
+func (l *leaver) LeaveCustody() { l.left = true }
+
+// What a successor would send anew, because it does not know that it was sent, is found by none if it must not be sent
+// twice.
+func TestARequestThatIsNotNotedLeavesCustody(t *testing.T) {
+	for method, want := range map[http1.Method]bool{http1.GET: false, http1.PUT: false, http1.DELETE: false, http1.POST: true, http1.PATCH: true} {
+		l := &leaver{}
+		f := &fetch{lead: &Transaction{client: l}}
+		f.x.Method = method
+		f.OriginUnkept()
+		if l.left != want {
+			t.Errorf("%v: left %v, want %v", method, l.left, want)
+		}
+	}
+	(&fetch{}).OriginUnkept() // nobody waits for it any more
+}
+
 // A fetch whose leader has gone with the server has nobody whose request its response could be judged by.
 func TestAFetchWithoutItsLeaderIsNotFollowed(t *testing.T) {
 	e := newEstate(t)

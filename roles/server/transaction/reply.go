@@ -14,6 +14,9 @@ type Client interface {
 	// Identity is who asks and for what: by it a fetch that outlives this process finds its
 	// leader again.
 	Identity() Identity
+	// LeaveCustody says that a successor would not know what has become of the request, and that it must not be sent
+	// twice: so no successor may find it. The connection then ends with this process.
+	LeaveCustody()
 	// Wake says that there is something to do: a reply has come, its body has
 	// grown, ended or failed, or a tunnel has opened.
 	Wake()

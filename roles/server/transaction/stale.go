@@ -37,6 +37,9 @@ func (r *refresh) Peer() netip.AddrPort { return r.peer }
 // Identity implements Client: no successor finds it again.
 func (r *refresh) Identity() Identity { return Identity{} }
 
+// LeaveCustody implements Client: it is in none.
+func (r *refresh) LeaveCustody() {}
+
 // Wake implements Client; there is never a reply.
 func (r *refresh) Wake() {}
 
