@@ -441,6 +441,9 @@ func TestAccessLogReopenFails(t *testing.T) {
 	harness.WaitFor(t, "the failure in the log", func() bool { return strings.Contains(p.Log.Tail(0, 100), "lines go to the old file still") })
 	p.Client().Get("/a", "X-Id: 2").Expect(200, "hello")
 	lines(t, old, 3)
+	if r := p.Ctl("log", "reopen"); r.Code != 1 || !strings.Contains(r.Stderr, "is a directory") {
+		t.Errorf("ctl log reopen: %v", r)
+	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}

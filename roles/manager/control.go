@@ -258,8 +258,12 @@ func (c *controller) stop(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (c *controller) logReopen(w http.ResponseWriter, r *http.Request) error {
-	if err := c.do(r, c.m.reopen); err != nil {
+	failed, err := await(c, r, func(answer chan<- error) { c.m.reopen(func(err error) { answer <- err }) })
+	if err != nil {
 		return err
+	}
+	if failed != nil {
+		return control.Errorf(http.StatusConflict, exitcode.Failed, "not all logs were reopened: %v", failed)
 	}
 	control.Write(w, struct{}{})
 	return nil

@@ -14,6 +14,7 @@ import (
 	"trafficd/roles/internal/control"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/heartbeat"
+	"trafficd/roles/internal/link"
 	"trafficd/roles/internal/runroot"
 )
 
@@ -66,6 +67,25 @@ func TestControlRequests(t *testing.T) {
 			}
 		}
 		w.expect("ready", w.server(1))
+	})
+}
+
+// Whoever has the logs reopened is told when that is done, or why not.
+func TestReopenOverControl(t *testing.T) {
+	story(t, "", func(w *world) {
+		s := w.server(1)
+		s.serves()
+		if r := w.ask("POST", "/v1/log/reopen", ""); r.Code != 200 || s.wasAsked(opReopen) != 1 {
+			t.Errorf("status %d, and the server was asked %d times", r.Code, s.wasAsked(opReopen))
+		}
+		s.refuses(opReopen, &link.RemoteError{Code: link.CodeFailed, Text: "is a directory"})
+		if r := w.ask("POST", "/v1/log/reopen", ""); r.Code != http.StatusConflict || !strings.Contains(r.Body.String(), "is a directory") {
+			t.Errorf("status %d, %s", r.Code, r.Body)
+		}
+		s.refuses(opReopen, errNo) // it is gone, say
+		if r := w.ask("POST", "/v1/log/reopen", ""); r.Code != 200 {
+			t.Errorf("status %d, %s", r.Code, r.Body)
+		}
 	})
 }
 

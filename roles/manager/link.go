@@ -79,7 +79,7 @@ func (m *manager) linkOptions() link.ServerOptions {
 	x.Handle(opCause, m.onCause)
 	for op, f := range map[string]func(){
 		opReload: func() { m.reload(func(reloaded) {}) },
-		opReopen: m.reopen,
+		opReopen: func() { m.reopen(func(error) {}) },
 	} {
 		x.Handle(op, m.fromCop(func(*link.Message) error { m.post(f); return nil }))
 	}

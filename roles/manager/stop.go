@@ -1,10 +1,13 @@
 package manager
 
 import (
+	"context"
+	"errors"
 	"os"
 	"syscall"
 	"time"
 
+	"trafficd/roles/internal/link"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
 )
@@ -20,26 +23,41 @@ func (m *manager) signal(sig os.Signal) {
 	case syscall.SIGHUP:
 		m.reload(func(reloaded) {})
 	case syscall.SIGUSR1:
-		m.reopen()
+		m.reopen(func(error) {})
 	case syscall.SIGUSR2:
 		m.upgradeByItself()
 	}
 }
 
-// reopen reopens the log, here and in every server.
-func (m *manager) reopen() {
-	if err := m.env.rotate(); err != nil {
-		m.log.Error().Err(err).Msg("log not reopened")
+// reopen reopens the log, here and in every server. then is called once, on the loop, when all have done so or said why
+// not: whoever moved the old files away may take them then. A server that ends meanwhile has nothing open.
+func (m *manager) reopen(then func(error)) {
+	failed := m.env.rotate()
+	if failed != nil {
+		m.log.Error().Err(failed).Msg("log not reopened")
 	}
-	for _, u := range m.units() {
-		if u.line != nil {
-			m.call(u.line, opReopen, nil, reloadLimit, func(err error) {
-				if err != nil {
-					m.about(m.log.Warn(), u).Err(err).Msg("server has not reopened its log")
-				}
-			})
+	asked := 1
+	answered := func() {
+		if asked--; asked == 0 {
+			then(failed)
 		}
 	}
+	for _, u := range m.units() {
+		if u.line == nil {
+			continue
+		}
+		asked++
+		m.call(u.line, opReopen, nil, reloadLimit, func(err error) {
+			if err != nil {
+				m.about(m.log.Warn(), u).Err(err).Msg("server has not reopened its log")
+			}
+			if refused := (*link.RemoteError)(nil); errors.As(err, &refused) || errors.Is(err, context.DeadlineExceeded) {
+				failed = errors.Join(failed, err)
+			}
+			answered()
+		})
+	}
+	answered()
 }
 
 // stop begins to end the manager, or hurries an end that has begun.

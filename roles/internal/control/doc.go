@@ -9,7 +9,7 @@
 //	POST /v1/restart          Restart → Restarted, when it has happened
 //	POST /v1/drain            Drain → {}
 //	POST /v1/stop             Stop → {}, when it is under way
-//	POST /v1/log/reopen       {}
+//	POST /v1/log/reopen       {}, when every process has done so
 //	GET  /v1/crashes          Crashes: the records of deaths
 //	GET  /v1/crashes/ID       crash.Record; ID may be its beginning, or last
 //	POST /v1/upgrade          Upgrade → UpgradeReport, when it is under way; its end is in Status
