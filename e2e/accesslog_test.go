@@ -457,7 +457,7 @@ func TestAccessLogReopenFails(t *testing.T) {
 // The logs are reopened again and again while servers start: each of them is asked to at some instant of its start.
 func TestReopenWhileServersStart(t *testing.T) {
 	t.Parallel()
-	p, path := logged(t, "%{X-Id}i", answers, harness.Bearing())
+	p, path := logged(t, "%m %{X-Id}i", answers, harness.Bearing())
 	for range 5 {
 		mark := p.Log.Mark()
 		p.Kill(harness.Server)
@@ -473,7 +473,7 @@ func TestReopenWhileServersStart(t *testing.T) {
 		t.Errorf("ctl log reopen: %v", r)
 	}
 	p.Client().Get("/a", "X-Id: 1").Expect(200, "hello")
-	if got := lines(t, path, 1); got[0] != "1" {
+	if got := lines(t, path, 1); got[0] != "GET 1" {
 		t.Errorf("got %q", got)
 	}
 }
