@@ -65,10 +65,11 @@ func MayAnswer(r *http1.Request) bool {
 
 // cacheable tells whether a final status may be stored at all (§3). Not among them: 206, which
 // is judged as the whole (WholeOf), and 304, which updates what is stored; and what answers this request
-// in particular, or is forbidden to be stored (RFC 6585 §3 to §6, RFC 8470 §5.2).
+// in particular, its fields, its content or its connection, so that whoever asks in an odd way would answer for all; or is
+// forbidden to be stored (RFC 6585 §3 to §6, RFC 8470 §5.2).
 func cacheable(status int) bool {
 	switch status {
-	case 206, 304, 408, 412, 416, 417, 425, 428, 429, 431, 511:
+	case 206, 304, 407, 408, 411, 412, 413, 415, 416, 417, 421, 425, 428, 429, 431, 511:
 		return false
 	}
 	return status >= 200
@@ -81,7 +82,7 @@ func understood(status int) bool {
 	case !cacheable(status):
 		return false
 	case status >= 200 && status <= 205, status >= 300 && status <= 308 && status != 306,
-		status >= 400 && status <= 417, status == 421, status == 422, status == 426, status >= 500 && status <= 505:
+		status >= 400 && status <= 417, status == 422, status == 426, status >= 500 && status <= 505:
 		return true
 	}
 	return false
