@@ -53,9 +53,10 @@
 //
 // # Groups
 //
-// A [Group] is a fixed number of loops with a thread each (sockets and timers); a
-// [Pool] is a fixed number of goroutines for work that can block (disk, name lookup),
-// whose results come back by Post.
+// A [Group] is a fixed number of loops with a thread each, for sockets and timers. Work
+// that can block (disk, name lookup) is for goroutines, whose owner knows how many there
+// may be and what a second question for the same thing shares with the first; its results
+// come back by Post.
 //
 // # What it is not
 //

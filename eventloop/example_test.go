@@ -85,27 +85,3 @@ func Example() {
 	_ = unix.Close(client)
 	// Output: hello
 }
-
-func ExamplePool() {
-	loop, err := eventloop.New(eventloop.Options{})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	pool := eventloop.NewPool(1)
-	var size int
-	err = pool.Submit(loop,
-		func() { size = len("what a slow disk said") }, // on a worker
-		func() { // on the loop
-			fmt.Println(size)
-			_ = loop.Close()
-		})
-	if err != nil {
-		fmt.Println(err)
-	}
-	if err := loop.Run(); err != nil {
-		fmt.Println(err)
-	}
-	pool.Close()
-	// Output: 21
-}

@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	// ErrClosed is returned for what a loop or a pool that has ended cannot do any more.
+	// ErrClosed is returned for what a loop that has ended cannot do any more.
 	ErrClosed = errors.New("closed")
 	// ErrRunning is returned by [Loop.Run] when it has been called before.
 	ErrRunning = errors.New("loop is running or has run")
