@@ -30,15 +30,16 @@ func dialled(t *testing.T, m *manager, h link.Hello, x *link.Mux) *link.Conn {
 	hub := link.Serve(l, m.linkOptions())
 	t.Cleanup(func() { hub.Close() })
 	t.Cleanup(func() { m.never(nil) }) // before the hub, which waits for its handlers
-	u, err := runroot.DialUnix(path, runroot.Packet, time.Second)
+	peer := link.Keep(t.Context(), link.KeepOptions{
+		Dial: func(context.Context) (net.Conn, error) { return runroot.DialUnix(path, runroot.Packet, time.Second) },
+		Self: func() link.Hello { return h },
+		Mux:  x,
+	})
+	t.Cleanup(peer.Close)
+	c, err := peer.Wait(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := link.Connect(t.Context(), u, h, x)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
 	return c
 }
 

@@ -88,42 +88,6 @@ const Builtin = "builtin:"
 // Group begins the name of an origin that is a group of Config.Origins.
 const Group = "group:"
 
-// A Rule is a Mapping taken apart.
-type Rule struct {
-	Host string // lower case, no brackets; "": any host
-	Port int    // 0: any port
-	Path string // begins with "/"
-
-	Builtin     bool   // the origin is built in; the fields below are zero
-	OriginGroup string // the origin is a group; host and port are zero
-	OriginHost  string // lower case, no brackets: a name or an IP address
-	OriginPort  int    // never 0
-	OriginPath  string // "" or begins with "/"
-}
-
-// Rule takes m apart. It is valid for every Mapping in a checked Config; the zero Rule is returned for any other.
-func (m Mapping) Rule() Rule {
-	p, errP := parsePrefix(m.Prefix)
-	o, errO := parseOrigin(m.Origin)
-	if errP != nil || errO != nil {
-		return Rule{}
-	}
-	r := Rule{Host: p.host, Port: p.port, Path: p.path}
-	if o.group != "" {
-		r.OriginGroup, r.OriginPath = o.group, o.path
-		return r
-	}
-	if o.host == "" {
-		r.Builtin = true
-		return r
-	}
-	r.OriginHost, r.OriginPort, r.OriginPath = o.host, o.port, o.path
-	if r.OriginPort == 0 {
-		r.OriginPort = 80
-	}
-	return r
-}
-
 // A target is a URL of the small form that rules have.
 type target struct {
 	group string // of origins; "": none, and otherwise there is no host

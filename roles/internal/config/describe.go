@@ -108,40 +108,6 @@ func unknownSetting(name string, all []string) string {
 	return fmt.Sprintf("no setting %q", clip(name))
 }
 
-// Markdown writes the table as the reference page.
-func Markdown(w io.Writer) error {
-	b := bufio.NewWriter(w)
-	b.WriteString("# Settings of trafficd.yaml\n\n" +
-		"A value comes from the default, the file, the environment or a flag; the later one wins.\n" +
-		"Sizes: `123`, `64KiB`, `1MB`. Durations: `500ms`, `30s`, `1h30m`.\n")
-	section := "-"
-	for i := range table {
-		s := &table[i]
-		if sec, _ := s.split(); sec != section {
-			section = sec
-			title := "Top level"
-			if sec != "" {
-				title = "`" + sec + ":`"
-			}
-			fmt.Fprintf(b, "\n## %s\n\n| setting | type | default | values | changed | meaning |\n|---|---|---|---|---|---|\n", title)
-		}
-		fmt.Fprintf(b, "| `%s` | %s | `%s` | %s | %s | %s |\n", s.Name, s.typeText(), s.defaultText(), s.limits(), s.reloadText(),
-			strings.ReplaceAll(s.Help, "|", `\|`))
-	}
-	ruleReference(b)
-	return b.Flush()
-}
-
-// ruleReference writes the keys of a rule as a table of the reference page.
-func ruleReference(b io.Writer) {
-	fmt.Fprintf(b, "\n## Keys of a rule of `map:`\n\nBeside `prefix` and `origin`; redirects and reverse maps have `to` in place of `origin`.\n\n"+
-		"| key | type | of | meaning |\n|---|---|---|---|\n")
-	for i := range ruleKeys {
-		k := &ruleKeys[i]
-		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", k.Name, strings.ReplaceAll(k.kindText(), "|", `\|`), strings.Join(k.of, ", "), k.Help)
-	}
-}
-
 // kindText is the kind with the values it accepts.
 func (k *ruleKey) kindText() string {
 	if k.Kind == Choice {

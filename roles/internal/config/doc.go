@@ -1,9 +1,9 @@
 // Package config is everything that can be set about an instance, in one table.
 //
 // The table (table.go) has a row for each setting: name, type, unit, default, limits, whether it can be changed without
-// a new process, and one line of help. Reading YAML, the environment, the command line, `config describe`, the
-// reference page, Diff and the stored last good configuration are all walks over that table, so that none of them can
-// know a setting that the others do not.
+// a new process, and one line of help. Reading YAML, the environment, the command line, `config describe`,
+// Diff and the stored last good configuration are all walks over that table, so that none of them can know a setting
+// that the others do not.
 //
 // # Where a value comes from
 //
@@ -17,7 +17,7 @@
 //     *Error that lists every problem found, with its position. There is nothing in between.
 //   - An unknown key is never accepted, wherever it stands.
 //   - A Config is immutable from the moment Load returns it; a reload makes another one.
-//   - The bytes of a file are foreign: they are bounded (1 MiB), must be UTF-8, and never cause a panic.
+//   - The bytes of a file are foreign: they are bounded (8 MiB), must be UTF-8, and never cause a panic.
 //
 // # Life cycle
 //

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -42,35 +41,4 @@ func envValue(env []string, name string) string {
 		}
 	}
 	return ""
-}
-
-// UnknownEnv describes the variables that look like a misspelt setting, for the role to log as a warning. They are no
-// error: an orchestrator puts variables of its own beside ours (a Kubernetes service named trafficd makes
-// TRAFFICD_PORT), and an instance must not fail to start for that.
-func UnknownEnv(env []string) []string {
-	var names, out []string
-	for i := range table {
-		names = append(names, table[i].EnvName())
-	}
-	for _, kv := range env {
-		k, _, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(k, envPrefix) || slices.Contains(names, k) {
-			continue
-		}
-		// Compared without the prefix, which would make everything look alike.
-		if near := nearest(k[len(envPrefix):], trimAll(names)); near != "" {
-			out = append(out, fmt.Sprintf("unknown variable %q (did you mean %q?)", clip(k), envPrefix+strings.ToUpper(near)))
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-// trimAll gives the names as nearest compares: without prefix, in lower case.
-func trimAll(names []string) []string {
-	out := make([]string, len(names))
-	for i, n := range names {
-		out[i] = strings.ToLower(strings.TrimPrefix(n, envPrefix))
-	}
-	return out
 }

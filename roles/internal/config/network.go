@@ -49,9 +49,6 @@ type Ports struct {
 	Last  uint16 `json:"last"`
 }
 
-// Contains reports whether a port is one of them.
-func (p Ports) Contains(port uint16) bool { return port >= p.First && port <= p.Last }
-
 // String is "80", or "1025-65535".
 func (p Ports) String() string {
 	if p.First == p.Last {

@@ -39,8 +39,8 @@ func TestGroupsAreRead(t *testing.T) {
 	if !reflect.DeepEqual(c.Origins, want) {
 		t.Errorf("got  %+v\nwant %+v", c.Origins, want)
 	}
-	if r := c.Map[0].Rule(); r.OriginGroup != "app" || r.OriginPath != "/v2" || r.Builtin {
-		t.Errorf("rule: %+v", r)
+	if origin := c.Map[0].Origin; origin != "group:app/v2" {
+		t.Errorf("origin of the rule: %s", origin)
 	}
 }
 

@@ -39,9 +39,6 @@ type Problem struct {
 // Where is the place: "trafficd.yaml:12:5", "TRAFFICD_THREADS", `--map "/=x"`, or a setting's name.
 func (p Problem) Where() string { return p.place.String() }
 
-// Position is the place in the file, from 1; 0, 0 if it is not in a file.
-func (p Problem) Position() (line, col int) { return p.line, p.col }
-
 func (p Problem) String() string {
 	if w := p.Where(); w != "" {
 		return w + ": " + p.Msg

@@ -2,7 +2,6 @@ package config
 
 import (
 	"math"
-	"slices"
 	"time"
 )
 
@@ -20,9 +19,6 @@ type Setting struct {
 
 	field func(*Config) any // pointer to the field; *bool, *int, *int64, *time.Duration, *string, *[]string, *[]Mapping, *[]netip.Prefix, *[]Ports, *[]OriginGroup
 }
-
-// Settings returns a copy of the table, in the order of the reference.
-func Settings() []Setting { return slices.Clone(table) }
 
 const (
 	ms   = int64(time.Millisecond)

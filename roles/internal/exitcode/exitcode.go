@@ -44,16 +44,6 @@ func (c Code) String() string {
 	return fmt.Sprintf("exit %d", int(c))
 }
 
-// Retry reports whether starting the same process again can end differently. Asked-to-stop is not retried either:
-// whoever asked does not want it back.
-func (c Code) Retry() bool {
-	switch c {
-	case OK, Usage, Permission, Config:
-		return false
-	}
-	return true
-}
-
 // Error is an error with the code its process should end with.
 type Error struct {
 	Code Code

@@ -36,14 +36,7 @@ func TestOf(t *testing.T) {
 	}
 }
 
-func TestRetryAndString(t *testing.T) {
-	want := map[Code]bool{OK: false, Failed: true, Usage: false, NotRunning: true, Bug: true, TryAgain: true,
-		Permission: false, Config: false, 2: true, 137: true}
-	for c, retry := range want {
-		if c.Retry() != retry {
-			t.Errorf("%v.Retry() = %t, want %t", c, c.Retry(), retry)
-		}
-	}
+func TestString(t *testing.T) {
 	if Code(2).String() != "exit 2" || Config.String() != "configuration" {
 		t.Errorf("String: %v, %v", Code(2), Config)
 	}

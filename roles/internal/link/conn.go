@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"trafficd/queue"
@@ -69,11 +68,10 @@ func (x *Mux) find(op string) Handler {
 
 // Conn is a connection whose hand-shake is done. Safe for concurrent use.
 type Conn struct {
-	c         *net.UnixConn
-	mux       *Mux
-	peer      Peer           // immutable
-	hello     Hello          // immutable: the peer's
-	malformed *atomic.Uint64 // of the Server or Tether; counts this connection's end by it
+	c     *net.UnixConn
+	mux   *Mux
+	peer  Peer  // immutable
+	hello Hello // immutable: the peer's
 
 	ctx    context.Context // ends when done closes
 	cancel context.CancelFunc
@@ -95,13 +93,13 @@ type answer struct {
 	err error
 }
 
-func newConn(c *net.UnixConn, mux *Mux, peer Peer, malformed *atomic.Uint64) *Conn {
+func newConn(c *net.UnixConn, mux *Mux, peer Peer) *Conn {
 	ctx, cancel := context.WithCancel(context.Background())
 	if mux == nil {
 		mux = NewMux()
 	}
 	return &Conn{
-		c: c, mux: mux, peer: peer, malformed: malformed,
+		c: c, mux: mux, peer: peer,
 		ctx: ctx, cancel: cancel,
 		inbox: make(chan *Message, inboxLen),
 		done:  make(chan struct{}),
@@ -119,9 +117,6 @@ func (c *Conn) start(onConnect func(*Conn)) {
 	}
 	go c.dispatch()
 }
-
-// Peer is who the kernel says is at the other end.
-func (c *Conn) Peer() Peer { return c.peer }
 
 // Hello is how the peer introduced itself when the connection was made.
 func (c *Conn) Hello() Hello { return c.hello }
@@ -309,10 +304,6 @@ func (c *Conn) read() {
 		}
 		if err == nil {
 			continue
-		}
-		var v *VersionError
-		if errors.Is(err, ErrMalformed) || errors.As(err, &v) {
-			c.malformed.Add(1)
 		}
 		c.end(err, !errors.Is(err, io.EOF))
 		return

@@ -5,7 +5,7 @@
 //
 // # Life cycle
 //
-//	dialer (Keep, Connect)                     hub (Serve)
+//	dialer (Keep)                              hub (Serve)
 //	dial                          ──────────▶  accept; same user? (SO_PEERCRED)
 //	call hello{role,pid,…}        ──────────▶  version? pid true? Admit?
 //	OnConnect, then handlers      ◀──────────  reply hello{role,pid,…} | error, close
@@ -32,7 +32,7 @@
 // sent; replies overtake them, so a handler may itself Call its peer.
 // Descriptors of a message are closed with it unless they were taken out of
 // it. Whatever a peer sends, the worst that happens is that its connection is
-// closed and counted (Malformed).
+// closed.
 //
 // # What it is not
 //

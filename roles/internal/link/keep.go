@@ -6,26 +6,14 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// Connect makes one connection on u, a dialled Unix SOCK_SEQPACKET socket,
-// which it owns from now on, also when it fails: it says hello and waits for
-// the hub's. A refusal is a *RemoteError.
-func Connect(ctx context.Context, u *net.UnixConn, self Hello, mux *Mux) (*Conn, error) {
-	c, err := connect(ctx, u, self, mux, new(atomic.Uint64))
-	if err != nil {
-		return nil, err
-	}
-	c.start(nil)
-	return c, nil
-}
-
-// connect is the dialer's half of the hand-shake.
-func connect(ctx context.Context, u *net.UnixConn, self Hello, mux *Mux, malformed *atomic.Uint64) (*Conn, error) {
+// connect is the dialer's half of the hand-shake on u, a Unix SOCK_SEQPACKET socket,
+// which it closes when it fails. A refusal is a *RemoteError.
+func connect(ctx context.Context, u *net.UnixConn, self Hello, mux *Mux) (*Conn, error) {
 	stop := context.AfterFunc(ctx, func() { _ = u.SetReadDeadline(time.Unix(1, 0)) })
-	c, err := sayHello(ctx, u, self, mux, malformed)
+	c, err := sayHello(ctx, u, self, mux)
 	if err == nil && stop() {
 		err = u.SetReadDeadline(time.Time{})
 	} else if err == nil {
@@ -39,7 +27,7 @@ func connect(ctx context.Context, u *net.UnixConn, self Hello, mux *Mux, malform
 	return c, nil
 }
 
-func sayHello(ctx context.Context, u *net.UnixConn, self Hello, mux *Mux, malformed *atomic.Uint64) (*Conn, error) {
+func sayHello(ctx context.Context, u *net.UnixConn, self Hello, mux *Mux) (*Conn, error) {
 	peer, err := peerOf(u)
 	if err == nil {
 		err = peer.trusted()
@@ -47,7 +35,7 @@ func sayHello(ctx context.Context, u *net.UnixConn, self Hello, mux *Mux, malfor
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(u, mux, peer, malformed)
+	c := newConn(u, mux, peer)
 	if err := u.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return nil, err
 	}
@@ -60,16 +48,12 @@ func sayHello(ctx context.Context, u *net.UnixConn, self Hello, mux *Mux, malfor
 	}
 	e, fds, err := receive(u, make([]byte, maxDatagram))
 	if err != nil {
-		if errors.Is(err, ErrMalformed) {
-			malformed.Add(1)
-		}
 		return nil, err
 	}
 	m := &Message{Body: e.Body, fds: fds}
 	defer m.Close()
 	switch {
 	case e.Kind != kindReply || e.ID != 1:
-		malformed.Add(1)
 		return nil, fmt.Errorf("%w: %s instead of the reply to hello", ErrMalformed, e.Kind)
 	case e.Error != nil:
 		return nil, e.Error
@@ -120,9 +104,6 @@ type Tether struct {
 	mu      sync.Mutex
 	conn    *Conn         // guarded by mu; nil: none now
 	changed chan struct{} // guarded by mu: closed and replaced when conn changes
-
-	malformed atomic.Uint64
-	connects  atomic.Uint64
 }
 
 // Keep starts a Tether, which works until Close or the end of ctx.
@@ -158,12 +139,6 @@ func (t *Tether) Wait(ctx context.Context) (*Conn, error) {
 		}
 	}
 }
-
-// Connects counts the connections made.
-func (t *Tether) Connects() uint64 { return t.connects.Load() }
-
-// Malformed counts connections ended because of what the hub sent.
-func (t *Tether) Malformed() uint64 { return t.malformed.Load() }
 
 // Close ends the connection and waits for the Tether's goroutines. Not to be
 // called from a handler or callback, which it would wait for.
@@ -228,7 +203,7 @@ func (t *Tether) dial(ctx context.Context) (*Conn, error) {
 		raw.Close()
 		return nil, &refusedError{fmt.Errorf("link: dial made a %T, want a *net.UnixConn", raw)}
 	}
-	c, err := connect(ctx, u, t.o.Self(), t.o.Mux, &t.malformed)
+	c, err := connect(ctx, u, t.o.Self(), t.o.Mux)
 	var remote *RemoteError
 	var version *VersionError
 	if errors.As(err, &remote) || errors.As(err, &version) || errors.Is(err, ErrMalformed) {
@@ -239,7 +214,6 @@ func (t *Tether) dial(ctx context.Context) (*Conn, error) {
 
 // hold lives as long as the connection does.
 func (t *Tether) hold(ctx context.Context, c *Conn) {
-	t.connects.Add(1)
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	c.start(func(c *Conn) {

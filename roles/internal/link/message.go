@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"trafficd/queue"
@@ -157,20 +156,6 @@ func (m *Message) what() string {
 		return "reply"
 	}
 	return m.Op
-}
-
-// NumFDs is the number of descriptors that came with the message.
-func (m *Message) NumFDs() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.fds)
-}
-
-// FDs returns the descriptors, borrowed: they are closed with the message.
-func (m *Message) FDs() []int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.Clone(m.fds)
 }
 
 // TakeFDs gives all descriptors to the caller.

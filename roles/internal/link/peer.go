@@ -46,20 +46,6 @@ func (p Peer) trusted() error {
 	return nil
 }
 
-// PeerPidfd returns a pidfd of the peer, the caller's to close: taken by the
-// kernel from the connection (SO_PEERPIDFD, Linux 6.5), it cannot be of a
-// stranger with a recycled PID. Older kernels give ENOPROTOOPT.
-func (c *Conn) PeerPidfd() (fd int, err error) {
-	err = control(c.c, func(s int) (err error) {
-		fd, err = unix.GetsockoptInt(s, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
-		return err
-	})
-	if err != nil {
-		return -1, fmt.Errorf("link: pidfd of peer: %w", err)
-	}
-	return fd, nil
-}
-
 // Hello is how each side introduces itself.
 type Hello struct {
 	Role       string   `json:"role"`                 // cop, manager, server

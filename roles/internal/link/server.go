@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -38,9 +37,6 @@ type Server struct {
 	raw    map[net.Conn]struct{} // guarded by mu: all connections, to cut them at Close
 	conns  map[*Conn]struct{}    // guarded by mu: those past the hand-shake
 	closed bool                  // guarded by mu
-
-	malformed atomic.Uint64
-	refused   atomic.Uint64
 }
 
 // Serve accepts on l, a Unix SOCK_SEQPACKET listener ("unixpacket"), which it
@@ -58,24 +54,6 @@ func Serve(l net.Listener, o ServerOptions) *Server {
 	s.wg.Add(1)
 	go s.acceptLoop()
 	return s
-}
-
-// Malformed counts connections ended because of what the peer sent.
-func (s *Server) Malformed() uint64 { return s.malformed.Load() }
-
-// Refused counts connections refused in the hand-shake: wrong user, version,
-// PID, not admitted, or too many.
-func (s *Server) Refused() uint64 { return s.refused.Load() }
-
-// Conns are the connections past the hand-shake, in no order.
-func (s *Server) Conns() []*Conn {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := make([]*Conn, 0, len(s.conns))
-	for c := range s.conns {
-		list = append(list, c)
-	}
-	return list
 }
 
 // Close stops accepting, ends every connection and waits for all goroutines.
@@ -132,7 +110,6 @@ func (s *Server) begin(c net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || !isUnix || len(s.raw) >= s.o.MaxConns {
-		s.refused.Add(1)
 		c.Close()
 		return
 	}
@@ -150,7 +127,6 @@ func (s *Server) serve(u *net.UnixConn) {
 	}()
 	c, err := s.shake(u)
 	if err != nil {
-		s.refused.Add(1)
 		u.Close()
 		return
 	}
@@ -185,7 +161,7 @@ func (s *Server) shake(u *net.UnixConn) (*Conn, error) {
 	if err != nil {
 		return nil, err // not even told why
 	}
-	c := newConn(u, s.o.Mux, peer, &s.malformed)
+	c := newConn(u, s.o.Mux, peer)
 	if err := u.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return nil, err
 	}
@@ -209,11 +185,9 @@ func (s *Server) readHello(c *Conn) (id uint64, err error) {
 	m := &Message{Op: e.Op, Body: e.Body, fds: fds}
 	defer m.Close()
 	if e.Kind != kindCall || e.Op != opHello {
-		s.malformed.Add(1)
 		return e.ID, fmt.Errorf("%w: %s before hello", ErrMalformed, m.what())
 	}
 	if err := m.Decode(&c.hello); err != nil {
-		s.malformed.Add(1)
 		return e.ID, err
 	}
 	if err := c.hello.check(c.peer); err != nil {
@@ -229,9 +203,6 @@ func (s *Server) badHello(e *envelope, err error) (uint64, error) {
 	var v *VersionError
 	if errors.As(err, &v) {
 		return max(e.ID, 1), err // the peer counts calls from 1, as all versions do
-	}
-	if errors.Is(err, ErrMalformed) {
-		s.malformed.Add(1)
 	}
 	return 0, err
 }
