@@ -28,16 +28,6 @@ func (e *estate) custody() bool {
 	return !slices.ContainsFunc(custodyNames, func(name string) bool { _, ok := e.set.Get(name); return !ok })
 }
 
-// journal tells this estate's journal from any other: its inode; 0 if custody is not in force.
-func (e *estate) journal() uint64 {
-	fd, ok := e.set.Get(heritage.Journal)
-	var st unix.Stat_t
-	if !ok || !e.custody() || unix.Fstat(fd, &st) != nil {
-		return 0
-	}
-	return st.Ino
-}
-
 // The pool of each loop, in bytes: what lies in a server's buffers, and what it notes of each
 // connection. Memory that nobody has written costs nothing.
 const (

@@ -47,8 +47,6 @@ const (
 	numActions
 )
 
-func (a action) String() string { return name(a, "wait", "spawn", "abort", "relieve") }
-
 func name[E ~uint8](e E, names ...string) string {
 	if int(e) < len(names) {
 		return names[e]

@@ -39,12 +39,6 @@ func NewClient(kind Kind, index int, opts Options) *Client {
 	}
 }
 
-// Kind is the client's kind.
-func (k *Client) Kind() Kind { return k.kind }
-
-// Tally is what it has done so far. It may be read at any time.
-func (k *Client) Tally() *Tally { return &k.tally }
-
 // Run is the client's life. When ctx ends it begins nothing new, but finishes
 // and checks what is under way.
 func (k *Client) Run(ctx context.Context) {

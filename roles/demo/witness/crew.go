@@ -103,9 +103,6 @@ func (c *Crew) Run(ctx context.Context) {
 	wg.Wait()
 }
 
-// Clients are all of them, by kind.
-func (c *Crew) Clients() []*Client { return append([]*Client(nil), c.clients...) }
-
 // The objects that are hot: in the cache before anybody dies, and fetched once.
 const (
 	smallObjects = 16

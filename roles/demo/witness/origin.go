@@ -83,21 +83,6 @@ func (o *Origin) Addr() string { return o.listener.Addr().String() }
 // URL is for a remap rule.
 func (o *Origin) URL() string { return "http://" + o.Addr() }
 
-// Fetches says how often each object that may be stored was served as a whole,
-// by its target. It is a copy.
-func (o *Origin) Fetches() map[string]int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return maps.Clone(o.fetches)
-}
-
-// Uploads says how often the head of each upload arrived, by its ID. It is a copy.
-func (o *Origin) Uploads() map[string]int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return maps.Clone(o.uploads)
-}
-
 // Repeated is what came more often than once, and how often: "GET target" of an
 // object that may be stored, "POST ID" of an upload. It is a copy.
 func (o *Origin) Repeated() map[string]int {

@@ -47,7 +47,14 @@ func runUntil(t *testing.T, k *Client, cond func(*Tally) bool) {
 		cancel()
 		<-done
 	}()
-	eventually(t, "requests or failures", func() bool { return cond(k.Tally()) })
+	eventually(t, "requests or failures", func() bool { return cond(&k.tally) })
+}
+
+// counted is a copy of one of the origin's counts.
+func (o *Origin) counted(of *map[string]int) map[string]int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return maps.Clone(*of)
 }
 
 // eventually polls for what another goroutine, or the network, will bring.
@@ -79,10 +86,10 @@ func TestNothingIsWrong(t *testing.T) {
 				enough = 2 // it waits for what does not come
 			}
 			runUntil(t, k, func(t *Tally) bool { return t.Requests() >= enough || t.Failed() > 0 })
-			for _, f := range k.Tally().Failures() {
+			for _, f := range k.tally.Failures() {
 				t.Error(f)
 			}
-			if k.Tally().Bytes() == 0 && kind != Early && kind != Conditional {
+			if k.tally.Bytes() == 0 && kind != Early && kind != Conditional {
 				t.Error("no byte was checked")
 			}
 			for _, f := range o.Faults() {
@@ -140,7 +147,7 @@ func TestEveryWrongIsSeen(t *testing.T) {
 					opts.Patience = 300 * time.Millisecond
 					k := NewClient(kind, 0, opts)
 					runUntil(t, k, func(t *Tally) bool { return t.Failed() > 0 })
-					f := k.Tally().Failures()[0]
+					f := k.tally.Failures()[0]
 					if f.Kind != kind || f.Conn < 1 || f.Request < 1 || f.Line == "" {
 						t.Errorf("failure says too little: %+v", f)
 					}
@@ -182,9 +189,9 @@ func TestADuplicateIsSeen(t *testing.T) {
 			return p
 		}}
 		k, o := once(t, kind, twice, 2)
-		eventually(t, "the second copy to arrive", func() bool { return slices.Max(slices.Collect(maps.Values(o.Uploads()))) == 2 })
-		if n := k.Tally().Failed(); n > 0 {
-			t.Errorf("%s: the client fails: %v", kind, k.Tally().Failures())
+		eventually(t, "the second copy to arrive", func() bool { return slices.Max(slices.Collect(maps.Values(o.counted(&o.uploads)))) == 2 })
+		if n := k.tally.Failed(); n > 0 {
+			t.Errorf("%s: the client fails: %v", kind, k.tally.Failures())
 		}
 		found := Audit(o)
 		if len(found) != 1 || !strings.Contains(found[0].Seen, "came 2 times") || !strings.HasPrefix(found[0].Line, "POST ") {
@@ -229,7 +236,7 @@ func TestWhatHappensToAnIdleConnection(t *testing.T) {
 			opts.IdleEvery = time.Hour
 			k := NewClient(Idle, 0, opts)
 			runUntil(t, k, func(t *Tally) bool { return t.Failed() > 0 })
-			if f := k.Tally().Failures()[0]; !strings.Contains(f.Seen, c.says) || f.Line != "idle" {
+			if f := k.tally.Failures()[0]; !strings.Contains(f.Seen, c.says) || f.Line != "idle" {
 				t.Errorf("failure %v, want %q", f, c.says)
 			}
 		})
@@ -246,7 +253,7 @@ func TestNobodyListens(t *testing.T) {
 	l.Close()
 	k := NewClient(KeepAlive, 0, quick(o, l.Addr().String()))
 	runUntil(t, k, func(t *Tally) bool { return t.Failed() >= 2 })
-	if f := k.Tally().Failures()[0]; f.Conn != 0 || !strings.Contains(f.Seen, "refused") {
+	if f := k.tally.Failures()[0]; f.Conn != 0 || !strings.Contains(f.Seen, "refused") {
 		t.Errorf("failure %v", f)
 	}
 }
@@ -268,12 +275,12 @@ func TestTheEndOfTheRunIsNoExcuse(t *testing.T) {
 		}})
 		k := NewClient(Download, 0, quick(o, r.addr()))
 		k.Run(ended)
-		if n := k.Tally().Requests() + k.Tally().Failed(); n != 1 {
-			t.Errorf("%d requests, failures %v: want one of either", k.Tally().Requests(), k.Tally().Failures())
+		if n := k.tally.Requests() + k.tally.Failed(); n != 1 {
+			t.Errorf("%d requests, failures %v: want one of either", k.tally.Requests(), k.tally.Failures())
 		}
-		if failed := k.Tally().Failed() == 1; failed != spoilt {
-			t.Errorf("spoilt %t: failures %v", spoilt, k.Tally().Failures())
-		} else if f := k.Tally().Failures(); spoilt && f[0].Offset <= 0 {
+		if failed := k.tally.Failed() == 1; failed != spoilt {
+			t.Errorf("spoilt %t: failures %v", spoilt, k.tally.Failures())
+		} else if f := k.tally.Failures(); spoilt && f[0].Offset <= 0 {
 			t.Errorf("failure without its place: %v", f[0])
 		}
 	}
@@ -399,7 +406,7 @@ func TestReport(t *testing.T) {
 	o := newOrigin(t)
 	c := NewCrew(Mix{KeepAlive: 2, Idle: 1}, Options{Origin: o, Seed: seed})
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC)
-	for i, k := range c.Clients() {
+	for i, k := range c.clients {
 		k.tally.requests.Add(10)
 		k.tally.bytes.Add(1_234_567)
 		k.tally.waited(at, time.Duration(i+1)*time.Millisecond)
@@ -431,7 +438,7 @@ func TestWarm(t *testing.T) {
 	if err := c.Warm(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(o.Fetches()); n != len(opts.cached()) || len(Audit(o)) > 0 {
+	if n := len(o.counted(&o.fetches)); n != len(opts.cached()) || len(Audit(o)) > 0 {
 		t.Errorf("%d of %d objects, audit %v", n, len(opts.cached()), Audit(o))
 	}
 	o.Close()

@@ -283,7 +283,7 @@ func TestAppendResponseDoesNotAllocate(t *testing.T) {
 
 func TestKindsPrint(t *testing.T) {
 	seen := map[string]bool{}
-	for k := Kind(0); k <= NumKinds; k++ {
+	for k := Kind(0); k <= numKinds; k++ {
 		if seen[k.String()] || k.String() == "" {
 			t.Errorf("kind %d prints %q", k, k)
 		}

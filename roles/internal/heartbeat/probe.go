@@ -29,7 +29,7 @@ const (
 	Status                // any status but 200
 	Malformed             // not HTTP/1.x, or not of the kind a heartbeat answers
 	Broken                // the connection failed in the middle
-	NumKinds              // how many there are: the size of a table of counters
+	numKinds
 )
 
 func (k Kind) String() string {

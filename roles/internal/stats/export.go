@@ -2,7 +2,6 @@ package stats
 
 import (
 	"bufio"
-	"encoding/json"
 	"io"
 	"strconv"
 	"strings"
@@ -124,9 +123,6 @@ func (b Bank) loop(i int) LoopAt {
 		Requests: b.Row(i).Load(Requests),
 	}
 }
-
-// WriteJSON writes a Snapshot.
-func (r *Region) WriteJSON(w io.Writer) error { return json.NewEncoder(w).Encode(r.Snapshot()) }
 
 const prefix = "trafficd_"
 

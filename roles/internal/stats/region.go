@@ -317,6 +317,3 @@ func (b Bank) Progress(dst []uint64) []uint64 {
 	}
 	return dst
 }
-
-// ZeroManagerGauges is called by a new manager that starts with an empty queue of its own.
-func (r *Region) ZeroManagerGauges() { r.Manager().zeroGauges() }

@@ -232,12 +232,6 @@ var table = [numMetrics]Desc{
 	OriginResumes:            {Family: "origin_resumes_total", Help: "Requests for the rest of a response that had broken off."},
 }
 
-// Describe returns the description of m.
-func (m Metric) Describe() Desc { return table[m] }
-
-// Metrics is how many there are; they are numbered from 0.
-const Metrics = int(numMetrics)
-
 // layoutHash is different for any two builds that would not agree on what a word means.
 func layoutHash() uint64 {
 	h := fnv.New64a()

@@ -15,18 +15,6 @@ const (
 	Permanent              // starting it again cannot help: raise an alarm, stay controllable
 )
 
-func (c Class) String() string {
-	switch c {
-	case Retry:
-		return "retry"
-	case Done:
-		return "done"
-	case Permanent:
-		return "permanent"
-	}
-	return "class(" + strconv.Itoa(int(c)) + ")"
-}
-
 // Status is how a process ended, as far as its supervisor can know.
 type Status struct {
 	Known  bool           // false for an adopted process: only its parent learns the status

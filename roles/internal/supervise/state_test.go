@@ -95,5 +95,4 @@ func TestEnumsPrint(t *testing.T) {
 	all(int(Dead)+1, func(i int) string { return Verdict(i).String() })
 	all(int(KillNone)+1, func(i int) string { return Policy(i).String() })
 	all(int(Server)+1, func(i int) string { return Role(i).String() })
-	all(int(Permanent)+1, func(i int) string { return Class(i).String() })
 }

@@ -158,15 +158,15 @@ func TestPurgeOutrunsUpdate(t *testing.T) {
 	if err := put(t, s, "h/a", "", "red", 0); err != nil {
 		t.Fatal(err)
 	}
-	o, _ := s.Lookup(s.keyOfURI([]byte("h/a")), nil)
+	o, _ := s.common().Lookup(s.keyOfURI([]byte("h/a")), nil)
 	defer o.Release()
 	if _, err := s.Purge(&Purge{Tags: [][]byte{[]byte("red")}, Soft: true, Now: 1e9}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Update(&o, &Meta{Lifetime: 200e9}, o.Head()); !errors.Is(err, ErrPurged) {
+	if _, err := s.common().Update(&o, &Meta{Lifetime: 200e9}, o.Head()); !errors.Is(err, ErrPurged) {
 		t.Errorf("a validation from before: got %v", err)
 	}
-	n, err := s.Update(&o, &Meta{Lifetime: 200e9, Born: s.Sequence()}, o.Head())
+	n, err := s.common().Update(&o, &Meta{Lifetime: 200e9, Born: s.Sequence()}, o.Head())
 	if err != nil || n.Meta().Lifetime != 200e9 {
 		t.Errorf("a validation from after: got %v", err)
 	}

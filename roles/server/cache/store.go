@@ -313,17 +313,9 @@ func (s *Store) Arena() *Arena {
 	return a
 }
 
-// Lookup is Arena.Lookup for a caller without a loop.
-func (s *Store) Lookup(k Key, m Matcher) (Object, bool) { return s.common().Lookup(k, m) }
-
 // Create is Arena.Create for a caller without a loop.
 func (s *Store) Create(k Key, meta *Meta, uri, vary, head []byte, size int64) (*Writer, error) {
 	return s.common().Create(k, meta, uri, vary, head, size)
-}
-
-// Update is Arena.Update for a caller without a loop.
-func (s *Store) Update(o *Object, meta *Meta, head []byte) (Object, error) {
-	return s.common().Update(o, meta, head)
 }
 
 func (s *Store) common() *Arena { return (*s.arenas.Load())[0] }

@@ -177,9 +177,7 @@ func TestReadWhileWrite(t *testing.T) {
 	w, _ := a.Create(k, &Meta{}, uriOf(k), nil, sampleHead(0), -1)
 	var readers sync.WaitGroup
 	for range 3 {
-		w.Retain()
 		readers.Go(func() {
-			defer w.Release()
 			var got []byte
 			for len(got) < len(want) {
 				got = append(got, w.Fragment(int64(len(got)))...)
@@ -198,8 +196,8 @@ func TestReadWhileWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Release()
 	readers.Wait()
+	w.Release()
 	o.Release()
 }
 
@@ -367,7 +365,7 @@ func TestReopenFindsEverything(t *testing.T) {
 	}
 	s := open(t, mapFD(t, fd, small), Options{})
 	for i := range uint64(100) {
-		o, ok := s.Lookup(keyN(i), nil)
+		o, ok := s.common().Lookup(keyN(i), nil)
 		if !ok {
 			t.Fatalf("object %d gone", i)
 		}
@@ -532,7 +530,7 @@ func TestForeignMappingIsFormatted(t *testing.T) {
 		id := o.ID()
 		spoil(mem)
 		s := open(t, mem, Options{})
-		if _, ok := s.Lookup(keyN(1), nil); ok {
+		if _, ok := s.common().Lookup(keyN(1), nil); ok {
 			t.Errorf("%s: an object was believed", name)
 		}
 		n := store(t, s.Arena(), keyN(2), 0, "", 100, true)

@@ -10,13 +10,11 @@ const (
 )
 
 // A Writer fills one object. Create returns it to its owner, who alone calls Space,
-// Commit, Write, Publish and Abort. Others may read along: they Retain it, read by
-// Fragment, Len and State from any goroutine, and Release it. The bytes stay until
-// the last Release, also after Abort.
+// Commit, Write, Publish, Abort and, once, Release. Others may read along, by Fragment,
+// Len and State, from any goroutine: the bytes stay until Release, also after Abort.
 type Writer struct {
 	arena *Arena
-	obj   Object // the pins; taken back by the last Release
-	refs  atomic.Int32
+	obj   Object // the pins; taken back by Release
 	state atomic.Uint32
 
 	// Owner's. All of it can be found again from the record.
@@ -106,7 +104,6 @@ func (a *Arena) writerLocked() *Writer {
 func (w *Writer) begin(l location, h *objectHeader) {
 	w.obj.loc, w.obj.hdr = l, h
 	w.size, w.end, w.room = int64(h.committed.Load()), 0, nil
-	w.refs.Store(1)
 	w.state.Store(uint32(Filling))
 	if n := h.fragments.Load(); n > 0 {
 		w.enter(w.arena.store.fragment(h, n-1))
@@ -298,15 +295,8 @@ func (w *Writer) trim() {
 	w.room = nil
 }
 
-// Retain keeps the writer's bytes for one more reader.
-func (w *Writer) Retain() { w.refs.Add(1) }
-
-// Release takes one reference back; the last one ends the writer's life. Every Create
-// and every Retain is released once, the owner's after Publish or Abort.
+// Release ends the writer's life; what is not published by then is aborted.
 func (w *Writer) Release() {
-	if w.refs.Add(-1) != 0 {
-		return
-	}
 	w.Abort()
 	w.obj.Release()
 	a := w.arena

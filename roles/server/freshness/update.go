@@ -160,8 +160,6 @@ const (
 	Outdates        // a GET would bring something else
 )
 
-func (e Effect) String() string { return [...]string{"no effect", "freshens", "outdates"}[e] }
-
 // HeadEffect holds the response to a HEAD against the stored response to a GET: whatever it says of
 // validators and length must be the same. One that says nothing of them proves nothing; an error but that the resource is
 // gone says nothing either.

@@ -68,10 +68,6 @@ func IsToken(b []byte) bool {
 	return len(b) > 0
 }
 
-// IsValue reports whether b may stand as a field value: no control byte except
-// HTAB (RFC 9110 §5.5). Surrounding blanks are not looked at.
-func IsValue(b []byte) bool { return ScanText(b, 0) == len(b) }
-
 // ScanText returns the index of the first byte of b at or after i that may not
 // stand in a field value (a control byte other than HTAB), or len(b). It looks
 // at eight bytes at a time, since values are most of a head.

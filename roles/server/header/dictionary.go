@@ -27,7 +27,7 @@ type Dictionary struct {
 	Kind ItemKind
 	// Value is the value as written: "?0" and "?1" of a boolean (nil for one
 	// without a value, which is true), what stands between the quotes of a string,
-	// its backslashes included ([AppendUnquoted] removes them).
+	// its backslashes included.
 	Value []byte
 
 	rest  []byte

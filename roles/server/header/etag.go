@@ -71,8 +71,8 @@ func IsAny(value []byte) bool {
 	return len(value) == 1 && value[0] == '*'
 }
 
-// Next goes to the next entity tag. It stops at the first thing that is none;
-// Malformed then reports true.
+// Next goes to the next entity tag. It stops at the first thing that is none,
+// and goes no further.
 func (c *ETagCursor) Next() bool {
 	c.Tag = nil
 	if c.bad {
@@ -95,7 +95,3 @@ func (c *ETagCursor) Next() bool {
 	c.Tag, c.rest = c.rest[:n], after
 	return true
 }
-
-// Malformed reports whether the cursor stopped because of something that is not
-// an entity tag.
-func (c *ETagCursor) Malformed() bool { return c.bad }

@@ -383,13 +383,6 @@ func LookupDashed(name []byte) ID {
 // authentication; HTTP2-Settings by RFC 7540 §3.2.1).
 func HopByHop(id ID) bool { return hopByHop.Has(id) }
 
-// Nominable reports whether a field named in Connection is to be removed for
-// that reason. Unknown fields are, as RFC 9110 §7.6.1 requires, and the
-// hop-by-hop ones are removed in any case. Known end-to-end fields are not: the
-// same section forbids to nominate them, and a client that does wants the
-// origin to miss what it trusts (Host, Cookie, X-Forwarded-For, ...).
-func Nominable(id ID) bool { return id == Unknown || HopByHop(id) }
-
 // forbiddenTrailer: framing, routing, modifiers, authentication, response
 // control, and how to process the content.
 var forbiddenTrailer = SetOf(Host, Connection, ContentLength, TransferEncoding, Expect, Upgrade, KeepAlive,

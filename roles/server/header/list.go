@@ -67,7 +67,7 @@ type DirectiveCursor struct {
 	// Name is the directive's name as written. It is a token.
 	Name []byte
 	// Value is what follows "=": the token, or what stands between the quotes
-	// with its backslashes still in it ([AppendUnquoted] removes them).
+	// with its backslashes still in it.
 	Value []byte
 	// HasValue tells name= from name; Quoted, that Value was a quoted-string.
 	HasValue, Quoted bool
@@ -143,18 +143,6 @@ func quotedEnd(b []byte) int {
 		}
 	}
 	return 0
-}
-
-// AppendUnquoted appends the content of a quoted-string (without its quotes, as
-// DirectiveCursor.Value has it) with the quoted-pairs resolved.
-func AppendUnquoted(dst, content []byte) []byte {
-	for i := 0; i < len(content); i++ {
-		if content[i] == '\\' && i+1 < len(content) {
-			i++
-		}
-		dst = append(dst, content[i])
-	}
-	return dst
 }
 
 // Directive is a cache directive that the engine knows.

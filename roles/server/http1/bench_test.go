@@ -51,16 +51,6 @@ func BenchmarkRequestWrk(b *testing.B)     { benchmarkRequest(b, wrkRequest) }
 func BenchmarkRequest5Fields(b *testing.B) { benchmarkRequest(b, fiveFields) }
 func BenchmarkRequestBrowser(b *testing.B) { benchmarkRequest(b, browserRequest) }
 
-func BenchmarkFindHeadEndBrowser(b *testing.B) {
-	head := []byte(browserRequest)
-	b.ReportAllocs()
-	for b.Loop() {
-		if end, _ := FindHeadEnd(head, 0); end != len(head) {
-			b.Fatal(end)
-		}
-	}
-}
-
 func BenchmarkHeadScanBrowser(b *testing.B) {
 	head := []byte(browserRequest)
 	b.ReportAllocs()

@@ -155,15 +155,6 @@ func (c *Chunked) Next(in []byte) (data Span, n int, err error) {
 // Done reports whether the body is complete.
 func (c *Chunked) Done() bool { return c.state == chDone }
 
-// Remaining returns how many bytes of data are left in the current chunk; right
-// after ChunkStart that is the size of the chunk.
-func (c *Chunked) Remaining() int64 {
-	if c.state != chData {
-		return 0
-	}
-	return int64(c.size)
-}
-
 func (c *Chunked) stepData(in []byte, i int) (Event, Span, int, error) {
 	k := len(in) - i
 	if uint64(k) >= c.size {
@@ -338,38 +329,11 @@ func (c *Chunked) stepTrailer(in []byte, i int) (Event, Span, int, error) {
 	}
 }
 
-// AppendFraming appends the bytes that stand around an event in the canonical
-// form of the body: no extensions, sizes in small letters without leading zeros,
-// chunk boundaries as received. For ChunkStart, LastChunkStart and ChunkedEnd that
-// is all there is to write; for Data and TrailerLine it goes after the span, which
-// the caller writes from where it lies. c is as Step has left it.
-//
-// So the canonical form of a prefix of a body is a function of that prefix, and
-// a process that takes over can find out what has been written.
-func (c *Chunked) AppendFraming(dst []byte, ev Event) []byte {
-	switch ev {
-	case ChunkStart:
-		return AppendChunkHeader(dst, c.Remaining())
-	case LastChunkStart:
-		return append(dst, "0\r\n"...)
-	case ChunkedEnd:
-		return append(dst, CRLF...)
-	case Data:
-		if c.state == chDataCR {
-			return append(dst, CRLF...)
-		}
-	}
-	return dst
-}
-
 // CRLF ends every line, and the data of every chunk.
 const CRLF = "\r\n"
 
 // LastChunk ends a chunked body without trailers.
 const LastChunk = "0\r\n\r\n"
-
-// MaxChunkHeader is the greatest length of a chunk header.
-const MaxChunkHeader = maxSizeDigits + len(CRLF)
 
 // AppendChunkHeader appends the size line of a chunk of n bytes, n > 0. After the
 // data comes CRLF.

@@ -50,7 +50,8 @@ func (s *FieldSet) Value(head []byte, id header.ID) []byte {
 
 // HopByHop reports whether f must not be forwarded: it is hop-by-hop by its
 // nature or nominated by Connection (RFC 9110 §7.6.1). Nominations of known
-// end-to-end fields are ignored; see header.Nominable.
+// end-to-end fields are ignored: the same section forbids them, and a client that makes
+// one wants the origin to miss what it trusts (Host, Cookie, X-Forwarded-For, …).
 func (s *FieldSet) HopByHop(head []byte, f *Field) bool {
 	if f.ID != header.Unknown {
 		return header.HopByHop(f.ID)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httputil"
@@ -73,7 +74,7 @@ func checkSpans(t *testing.T, head []byte, fields []Field, spans ...Span) {
 	}
 	for i := range fields {
 		name, value := fields[i].Name.In(head), fields[i].Value.In(head)
-		if !header.IsToken(name) || !header.IsValue(value) || fields[i].ID != header.Lookup(name) || len(header.Trim(value)) != len(value) {
+		if !header.IsToken(name) || header.ScanText(value, 0) != len(value) || fields[i].ID != header.Lookup(name) || len(header.Trim(value)) != len(value) {
 			t.Fatalf("field %q: %q, %v", name, value, fields[i].ID)
 		}
 	}
@@ -108,11 +109,6 @@ func FuzzRequest(f *testing.F) {
 		checkSpans(t, head, r.Fields, r.MethodName, r.Target, r.Scheme, r.Authority, r.Path, r.Query, r.Host)
 		if end != r.HeadLen || scanErr != nil {
 			t.Fatalf("%q: HeadScan says %d, %v; Parse %d", b, end, scanErr, r.HeadLen)
-		}
-		from := 0
-		end, _ = drip(func(p []byte) (end int, _ error) { end, from = FindHeadEnd(p, from); return end, nil }, string(b), n)
-		if end != r.HeadLen {
-			t.Fatalf("%q: FindHeadEnd says %d; Parse %d", b, end, r.HeadLen)
 		}
 		compareRequest(t, head, &r)
 		roundTripRequest(t, head, &r)
@@ -170,7 +166,7 @@ func compareFields(t *testing.T, head []byte, fields []Field, h http.Header) {
 
 func roundTripRequest(t *testing.T, head []byte, r *Request) {
 	t.Helper()
-	again := AppendRequestLine(nil, r.MethodName.In(head), r.Target.In(head))
+	again := fmt.Appendf(nil, "%s %s HTTP/1.1\r\n", r.MethodName.In(head), r.Target.In(head))
 	for i := range r.Fields {
 		again = AppendParsed(again, head, &r.Fields[i])
 	}

@@ -96,10 +96,7 @@ func (r *Request) parse(b []byte, lim *Limits) *Error {
 	return r.interpret(b)
 }
 
-const (
-	http11 = "HTTP/1.1"
-	http10 = "HTTP/1.0"
-)
+const http11 = "HTTP/1.1"
 
 // parseLine parses the request line with its CRLF (RFC 9112 §3): exactly one
 // space between the parts. It returns the offset after it.

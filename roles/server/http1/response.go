@@ -159,10 +159,6 @@ func (r *Response) content(b []byte) *Error {
 	return nil
 }
 
-// Interim reports whether another response follows for the same request
-// (RFC 9110 §15.2): any 1xx but 101, which ends HTTP on this connection.
-func (r *Response) Interim() bool { return r.Status < 200 && r.Status != 101 }
-
 // Body returns how the body is delimited, given the method of the request
 // (RFC 9112 §6.3, rules 1 to 8 in their order).
 func (r *Response) Body(method Method) Framing {

@@ -2,27 +2,6 @@ package http1
 
 import "bytes"
 
-// FindHeadEnd looks for the empty line that ends a head, beginning at from, and
-// returns the offset after it, or 0 and the offset to resume at when more bytes
-// have arrived. All calls together look at each byte once, however the bytes
-// drip in.
-//
-// It is lenient where Parse is strict: an empty line ended by a bare LF ends a
-// head too, so that Parse gets to see, and refuse, what would otherwise be waited
-// for. Empty lines before a request line count as well: see SkipEmptyLines.
-func FindHeadEnd(buf []byte, from int) (end, resume int) {
-	for i := from; ; {
-		k := bytes.IndexByte(buf[i:], '\n')
-		if k < 0 {
-			return 0, len(buf)
-		}
-		i += k + 1
-		if emptyLine(buf[:i]) {
-			return i, i
-		}
-	}
-}
-
 // emptyLine reports whether the last line of b, which ends with LF, is empty.
 func emptyLine(b []byte) bool {
 	b = b[:len(b)-1]
@@ -47,8 +26,8 @@ func SkipEmptyLines(buf []byte) int {
 	return n
 }
 
-// HeadScan watches a head while it arrives. It finds the end as FindHeadEnd does
-// and in linear time, and refuses early what Parse would refuse in the end: what
+// HeadScan watches a head while it arrives. It finds the end, looking at each byte once
+// however they drip in, and refuses early what Parse would refuse in the end: what
 // does not begin as HTTP (such as a TLS ClientHello), a bare LF, and a head
 // beyond its limits. The zero value is the beginning of a head; after an end or
 // an error it has served its time. It holds no pointer (12 bytes), so that it may

@@ -61,16 +61,8 @@ func AppendStatusLine(dst []byte, status int) []byte {
 	return append(header.AppendUint(dst, uint64(status)), " \r\n"...)
 }
 
-// AppendRequestLine appends a request line for HTTP/1.1. method and target are
-// as Parse accepts them.
-func AppendRequestLine(dst, method, target []byte) []byte {
-	dst = append(append(dst, method...), ' ')
-	dst = append(append(dst, target...), ' ')
-	return append(dst, http11+CRLF...)
-}
-
 // AppendField appends a field line. Nothing is checked: name must be a token and
-// value must satisfy header.IsValue, as what Parse accepted does.
+// value hold nothing that stops header.ScanText, as is so of what Parse accepted.
 func AppendField(dst, name, value []byte) []byte {
 	dst = append(append(dst, name...), ": "...)
 	return append(append(dst, value...), CRLF...)

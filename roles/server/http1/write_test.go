@@ -83,7 +83,6 @@ func TestAppendFields(t *testing.T) {
 		{AppendAge(nil, 1<<40), "Age: 2147483648\r\n"},
 		{AppendVia(nil, 0, "trafficd"), "Via: 1.0 trafficd\r\n"},
 		{AppendDate(nil, 0), "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"},
-		{AppendRequestLine(nil, []byte("GET"), []byte("/a?b")), "GET /a?b HTTP/1.1\r\n"},
 	} {
 		if string(c.got) != c.want {
 			t.Errorf("got %q, want %q", c.got, c.want)
@@ -117,7 +116,6 @@ func TestNoAllocations(t *testing.T) {
 		{"Response.Parse", func() { _ = resp.Parse(response, nil) }},
 		{"Response.Parse, refused", func() { _ = resp.Parse(response[1:], nil) }},
 		{"HeadScan", func() { var s HeadScan; _, _ = s.Request(request, nil) }},
-		{"FindHeadEnd", func() { FindHeadEnd(request, 0) }},
 		{"Chunked", func() {
 			var ch Chunked
 			for at := 0; !ch.Done(); {

@@ -204,9 +204,6 @@ type Exchange struct {
 // BodyTaken reports whether some of the request's body has been taken over in this attempt.
 func (x *Exchange) BodyTaken() bool { return x.bodyTaken }
 
-// Active reports whether the exchange is under way.
-func (x *Exchange) Active() bool { return x.active }
-
 // BodyReady says that the request body has more bytes, or has ended or failed.
 func (x *Exchange) BodyReady() {
 	if x.conn != nil {

@@ -470,7 +470,7 @@ func TestPauseAndResume(t *testing.T) {
 				more := false
 				r.until("a pause or the end", func() bool {
 					more = q.conn != nil && q.conn.paused
-					return more || !q.Active()
+					return more || !q.active
 				})
 				if !more {
 					break
@@ -527,8 +527,8 @@ func TestCancel(t *testing.T) {
 			q.start()
 			<-gone
 			r.on(func() {
-				if q.Active() || q.failure != nil {
-					t.Errorf("active %v, failure %+v", q.Active(), q.failure)
+				if q.active || q.failure != nil {
+					t.Errorf("active %v, failure %+v", q.active, q.failure)
 				}
 			})
 			select {

@@ -205,7 +205,7 @@ func (q *request) OriginTunnel(s Switched, early []byte) {
 
 func (q *request) Space() []byte {
 	q.at("space")
-	if !q.Active() {
+	if !q.active {
 		return nil
 	}
 	if q.most < 0 {

@@ -43,17 +43,6 @@ type course struct {
 // Hashes reports whether Pick looks at the hash that it is given.
 func (g *Group) Hashes() bool { return g.policy == ConsistentHash }
 
-// Alone reports whether there is but one server.
-func (g *Group) Alone() bool { return len(g.servers) == 1 }
-
-// Name is for logs: the group's, or that of its only server.
-func (g *Group) Name() string {
-	if g.name == "" {
-		return g.servers[0].name
-	}
-	return "group:" + g.name
-}
-
 // RetryStatus reports whether another server is to be asked after a response with that status.
 func (g *Group) RetryStatus(status int) bool {
 	return status >= 500 && status < 600 && g.retry[status-500]
