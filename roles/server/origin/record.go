@@ -13,7 +13,7 @@ import (
 type record struct {
 	state    connState
 	framing  http1.Framing
-	flags    recordFlag
+	flags    custody.Flags
 	interims uint16
 	attempt  uint32
 	token    custody.Name // the handler's
@@ -36,22 +36,12 @@ type record struct {
 	chunks http1.Chunked
 }
 
-type recordFlag uint16
-
 const (
-	flagUsed recordFlag = 1 << iota
+	flagUsed custody.Flags = 1 << iota
 	flagBodyDone
 	flagExpecting
 	flagClose // the origin will close
 )
-
-func (r *record) set(f recordFlag, on bool) {
-	if on {
-		r.flags |= f
-	}
-}
-
-func (r *record) has(f recordFlag) bool { return r.flags&f != 0 }
 
 // note commits where the connection stands, and gives back what it needed before.
 func (c *Conn) note(step queue.Step) {
@@ -71,10 +61,10 @@ func (c *Conn) note(step queue.Step) {
 		if c.out == 0 {
 			r.outLen = 0
 		}
-		r.set(flagUsed, c.used > 0)
-		r.set(flagBodyDone, c.bodyDone)
-		r.set(flagExpecting, c.expecting)
-		r.set(flagClose, c.state == readingBody && c.resp.Close)
+		r.flags.Set(flagUsed, c.used > 0)
+		r.flags.Set(flagBodyDone, c.bodyDone)
+		r.flags.Set(flagExpecting, c.expecting)
+		r.flags.Set(flagClose, c.state == readingBody && c.resp.Close)
 		c.entry.Commit(c.pool.book, custody.Exchange, &r, step)
 	}
 	c.release()

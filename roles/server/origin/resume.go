@@ -42,11 +42,11 @@ func (c *Conn) restore(r *record) error {
 	if r.state != readingHead && r.state != readingBody {
 		return fmt.Errorf("it is %v", r.state)
 	}
-	if r.has(flagUsed) {
+	if r.flags.Has(flagUsed) {
 		c.used = 1
 	}
-	c.taken, c.bodyDone, c.expecting = r.taken, r.has(flagBodyDone), r.has(flagExpecting)
-	c.resp.Close, c.interims = r.has(flagClose), int(r.interims)
+	c.taken, c.bodyDone, c.expecting = r.taken, r.flags.Has(flagBodyDone), r.flags.Has(flagExpecting)
+	c.resp.Close, c.interims = r.flags.Has(flagClose), int(r.interims)
 	if r.out != 0 {
 		if c.tx < r.outTx {
 			return fmt.Errorf("%d bytes were written where its request begins with number %d", c.tx, r.outTx)

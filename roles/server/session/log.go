@@ -106,7 +106,7 @@ func (s *Session) describeTale(r *record) {
 	r.tale.client = pack(s.Peer())
 	o := w.txn.Outcome()
 	r.tale.result, r.tale.origin = o.Result, pack(o.Origin)
-	r.set(flagLogged, w.logged)
+	r.flags.Set(flagLogged, w.logged)
 }
 
 // restoreTale takes over what the record says.
@@ -117,7 +117,7 @@ func (s *Session) restoreTale(r *record) {
 	} else {
 		w.tale = r.tale
 	}
-	w.logged = r.has(flagLogged)
+	w.logged = r.flags.Has(flagLogged)
 }
 
 // outcome is what the record says of the request's part in cache and origin.
@@ -133,7 +133,7 @@ func (h *Host) Acknowledge(slot *queue.Slot) {
 	}
 	r := custody.Read[record](h.Book, slot)
 	if h.Log.Logged(slot.Cookie(), h.request(&r)) {
-		r.set(flagLogged, true)
+		r.flags.Set(flagLogged, true)
 		custody.Amend(h.Book, slot, &r, custody.StepLogged)
 	}
 }
@@ -154,7 +154,7 @@ func (h *Host) request(r *record) uint64 {
 // tag is custody.Session; l has what is known of the connection still.
 func (h *Host) Gone(l Left) {
 	r := custody.Read[record](h.Book, l.Slot)
-	if h.Log == nil || r.has(flagLogged) || r.state == recordLingering || r.in == 0 {
+	if h.Log == nil || r.flags.Has(flagLogged) || r.state == recordLingering || r.in == 0 {
 		return
 	}
 	e := &h.entry
@@ -176,7 +176,7 @@ func (h *Host) Gone(l Left) {
 	e.Received = int64(len(e.Head))
 	w := h.takeWork()
 	defer h.putWork(w)
-	if err := w.req.Parse(e.Head, &h.Limits.Head); err == nil && !r.has(flagRefused) {
+	if err := w.req.Parse(e.Head, &h.Limits.Head); err == nil && !r.flags.Has(flagRefused) {
 		e.Req, e.Head = &w.req, e.Head[:w.req.HeadLen]
 		e.Received = int64(w.req.HeadLen) + int64(r.taken)
 	} else if r.state == recordHead {
@@ -198,8 +198,8 @@ func (r *record) tellReply(h *Host, tx uint64, e *accesslog.Entry) {
 		e.Body = max(r.from-r.tale.offset+max(body, 0), 0)
 	}
 	switch {
-	case r.has(flagChunked):
-		e.Aborted = !r.has(flagLastSent) || body < 0
+	case r.flags.Has(flagChunked):
+		e.Aborted = !r.flags.Has(flagLastSent) || body < 0
 	case r.end >= 0:
 		e.Aborted = body < r.end-r.from
 	}

@@ -15,7 +15,7 @@ type record struct {
 	state    recordState
 	framing  bodyFraming
 	source   bodySource
-	flags    recordFlag
+	flags    custody.Flags
 	status   uint16 // of the reply
 	interims uint16
 	blamed   blame
@@ -70,10 +70,8 @@ const (
 	fetchSource
 )
 
-type recordFlag uint16
-
 const (
-	flagClose recordFlag = 1 << iota
+	flagClose custody.Flags = 1 << iota
 	flagChunked
 	flagTail
 	flagLastSent
@@ -114,20 +112,20 @@ func (w *work) describe(s *Session, r *record) {
 		r.next = w.pageBase + uint64(w.pageLo)
 	}
 	r.out, r.outTx, r.outLen = w.out, w.outTx, uint32(w.outHi)
-	r.set(flagClose, w.close)
-	r.set(flagExpect, w.expect)
-	r.set(flagFailed, w.failed)
-	r.set(flagRefused, w.refused)
+	r.flags.Set(flagClose, w.close)
+	r.flags.Set(flagExpect, w.expect)
+	r.flags.Set(flagFailed, w.failed)
+	r.flags.Set(flagRefused, w.refused)
 	if !w.rendered {
 		return
 	}
 	r.state = recordReplying
 	r.status = uint16(w.reply.Status)
 	r.from, r.end = w.from, w.end
-	r.set(flagChunked, w.chunked)
-	r.set(flagTail, w.chunked && w.from < w.end)
-	r.set(flagLastSent, w.lastSent)
-	r.set(flagUntilClose, w.untilClose)
+	r.flags.Set(flagChunked, w.chunked)
+	r.flags.Set(flagTail, w.chunked && w.from < w.end)
+	r.flags.Set(flagLastSent, w.lastSent)
+	r.flags.Set(flagUntilClose, w.untilClose)
 	if w.reply.Body == nil {
 		return
 	}
@@ -137,14 +135,6 @@ func (w *work) describe(s *Session, r *record) {
 	}
 	r.source, r.fetch = fetchSource, w.txn.Fetch()
 }
-
-func (r *record) set(f recordFlag, on bool) {
-	if on {
-		r.flags |= f
-	}
-}
-
-func (r *record) has(f recordFlag) bool { return r.flags&f != 0 }
 
 // Pages tells which pages the record in a slot names, and which
 // fetch, for the successor's arena. The slot's tag is custody.Session.

@@ -137,7 +137,7 @@ func (s *Session) restoreWork(r *record, l *Left, f *Resumed) error {
 		return err
 	}
 	s.restoreTale(r)
-	if !r.has(flagRefused) {
+	if !r.flags.Has(flagRefused) {
 		fate.Request = string(w.req.MethodName.In(head)) + " " + string(w.req.Target.In(head))
 	}
 	if r.state == recordHead {
@@ -169,7 +169,7 @@ func (s *Session) restoreWork(r *record, l *Left, f *Resumed) error {
 
 // parseAgain parses the request's head once more.
 func (s *Session) parseAgain(r *record) ([]byte, error) {
-	if r.has(flagRefused) {
+	if r.flags.Has(flagRefused) {
 		return nil, nil
 	}
 	w := s.work
@@ -190,8 +190,8 @@ func (s *Session) restoreBody(r *record) error {
 	w.framing, w.left, w.chunks = r.framing, r.left, r.chunks
 	w.data, w.taken, w.dropped = int(r.data), r.taken, r.dropped
 	w.page, w.pageBase = r.page, r.pageBase
-	w.close = r.has(flagClose) || w.req.Close
-	w.expect, w.failed, w.refused = r.has(flagExpect), r.has(flagFailed), r.has(flagRefused)
+	w.close = r.flags.Has(flagClose) || w.req.Close
+	w.expect, w.failed, w.refused = r.flags.Has(flagExpect), r.flags.Has(flagFailed), r.flags.Has(flagRefused)
 	if w.page == 0 {
 		s.lo = int(r.next - s.base)
 	} else {
@@ -210,8 +210,8 @@ func (s *Session) restoreReply(r *record, l *Left, head []byte, f *Resumed) erro
 	fate.State = crash.PartlyAnswered
 	fate.Sent = s.tx - r.outTx
 	w.from, w.off, w.end = r.from, r.from, r.end
-	w.chunked, w.lastSent, w.untilClose = r.has(flagChunked), r.has(flagLastSent), r.has(flagUntilClose)
-	if r.has(flagTail) {
+	w.chunked, w.lastSent, w.untilClose = r.flags.Has(flagChunked), r.flags.Has(flagLastSent), r.flags.Has(flagUntilClose)
+	if r.flags.Has(flagTail) {
 		w.tail = len(crlf)
 	}
 	body := fate.Sent - min(fate.Sent, uint64(r.outLen))

@@ -16,7 +16,7 @@ type fetchRecord struct {
 	serial   uint64 // 0: the page is free
 	progress progress
 	method   http1.Method
-	flags    fetchFlag
+	flags    custody.Flags
 	status   uint16     // of the response; of the answer in its place, if the fetch has failed
 	lines    buffer.Ref // of a response that is not stored, or not as the leader gets it
 	linesLen uint32
@@ -44,10 +44,8 @@ type fetchRecord struct {
 	base        int64 // how much had come when the exchange began
 }
 
-type fetchFlag uint16
-
 const (
-	fetchStore fetchFlag = 1 << iota
+	fetchStore custody.Flags = 1 << iota
 	fetchCollapsed
 	fetchWriting
 	fetchShared
@@ -58,14 +56,6 @@ const (
 	fetchResuming
 	fetchBent
 )
-
-func (r *fetchRecord) set(f fetchFlag, on bool) {
-	if on {
-		r.flags |= f
-	}
-}
-
-func (r *fetchRecord) has(f fetchFlag) bool { return r.flags&f != 0 }
 
 // note commits where the fetch stands. It runs on the owner's loop.
 //
@@ -119,16 +109,16 @@ func (f *fetch) describe() fetchRecord {
 	if f.progress == failed {
 		r.status = uint16(f.failure.status)
 	}
-	r.set(fetchStore, f.store)
-	r.set(fetchCollapsed, f.collapsed)
-	r.set(fetchWriting, f.writing)
-	r.set(fetchShared, f.head.shared)
-	r.set(fetchNoBody, f.head.noBody)
-	r.set(fetchWhole, f.whole)
-	r.set(fetchBodyDone, f.x.BodyDone)
-	r.set(fetchRanged, f.ranged)
-	r.set(fetchResuming, f.resuming)
-	r.set(fetchBent, f.head.bent)
+	r.flags.Set(fetchStore, f.store)
+	r.flags.Set(fetchCollapsed, f.collapsed)
+	r.flags.Set(fetchWriting, f.writing)
+	r.flags.Set(fetchShared, f.head.shared)
+	r.flags.Set(fetchNoBody, f.head.noBody)
+	r.flags.Set(fetchWhole, f.whole)
+	r.flags.Set(fetchBodyDone, f.x.BodyDone)
+	r.flags.Set(fetchRanged, f.ranged)
+	r.flags.Set(fetchResuming, f.resuming)
+	r.flags.Set(fetchBent, f.head.bent)
 	return r
 }
 
@@ -197,14 +187,14 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 		return nil, false
 	}
 	f := &fetch{
-		env: e, loop: e.Loop, key: r.key, store: r.has(fetchStore), started: r.started, born: r.born,
-		tried: r.tried, whole: r.has(fetchWhole), linesRef: r.lines, ringRef: r.window,
+		env: e, loop: e.Loop, key: r.key, store: r.flags.Has(fetchStore), started: r.started, born: r.born,
+		tried: r.tried, whole: r.flags.Has(fetchWhole), linesRef: r.lines, ringRef: r.window,
 		progress: r.progress, record: rec, name: n, from: r.from, tail: r.from, floor: r.floor, low: r.floor, end: r.end,
-		asks: r.asks, ranged: r.has(fetchRanged), resuming: r.has(fetchResuming), resumes: int(r.resumes), base: r.base, at: r.base,
+		asks: r.asks, ranged: r.flags.Has(fetchRanged), resuming: r.flags.Has(fetchResuming), resumes: int(r.resumes), base: r.base, at: r.base,
 	}
 	f.x.Handler, f.x.Method, f.x.Token, f.x.Attempt = f, r.method, n, r.attempt
-	f.x.BodyDone = r.has(fetchBodyDone)
-	f.head = responseHead{status: int(r.status), length: r.length, age: r.age, shared: r.has(fetchShared), noBody: r.has(fetchNoBody), bent: r.has(fetchBent)}
+	f.x.BodyDone = r.flags.Has(fetchBodyDone)
+	f.head = responseHead{status: int(r.status), length: r.length, age: r.age, shared: r.flags.Has(fetchShared), noBody: r.flags.Has(fetchNoBody), bent: r.flags.Has(fetchBent)}
 	if r.lines != 0 {
 		f.head.lines = e.Arena.Bytes(r.lines)[:r.linesLen]
 	}
@@ -256,7 +246,7 @@ func (f *fetch) reopen(r fetchRecord) bool {
 		return false
 	}
 	f.w = w
-	f.writing = r.has(fetchWriting) && w.State() == cache.Filling
+	f.writing = r.flags.Has(fetchWriting) && w.State() == cache.Filling
 	if !f.writing {
 		// Also when the fill was given up and the record does not say so yet: the window begins where it ends.
 		f.from = w.Len()
@@ -296,7 +286,7 @@ func (r *Resumed) Attempt() uint32 { return r.record.attempt }
 func (r *Resumed) Link() {
 	f := r.f
 	r.linked = true
-	if r.record.has(fetchCollapsed) && (f.progress == pending || f.progress == open && f.writing) {
+	if r.record.flags.Has(fetchCollapsed) && (f.progress == pending || f.progress == open && f.writing) {
 		f.collapsed = f.env.Flights.Join(f.key, cache.Anybody, f, 0, func(*fetch) bool { return false }) == cache.Lead
 	}
 }
