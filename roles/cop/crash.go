@@ -1,8 +1,6 @@
 package cop
 
 import (
-	"time"
-
 	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/runroot"
 	"trafficd/roles/internal/supervise"
@@ -22,22 +20,5 @@ func (c *cop) recordSuccessor(w *ward) {
 	}
 }
 
-// recordAfter is how long the records wait for whoever takes over to have done so: it should not have to share the
-// machine with somebody who writes about it.
-const recordAfter = 50 * time.Millisecond
-
-// keep does the ledger's work on a goroutine.
-func (c *cop) keep(work func() error) {
-	if work == nil {
-		return
-	}
-	c.wg.Go(func() {
-		select {
-		case <-time.After(recordAfter):
-		case <-c.over:
-		}
-		if err := work(); err != nil {
-			c.log.Error().Err(err).Msg("crash record incomplete")
-		}
-	})
-}
+// keep does the ledger's work.
+func (c *cop) keep(work func() error) { crash.Keep(work, &c.wg, c.over, c.log) }

@@ -49,25 +49,8 @@ func (m *manager) recordSuccessor(role string, pid int, generation uint64, since
 	m.record(m.crashes.Succeeded(crash.Process{Role: role, PID: pid, Generation: generation}, since))
 }
 
-// recordAfter is how long the records wait for whoever takes over to have done so: it should not have to share the
-// machine with somebody who writes about it.
-const recordAfter = 50 * time.Millisecond
-
-// record does the ledger's work on a goroutine.
-func (m *manager) record(work func() error) {
-	if work == nil {
-		return
-	}
-	m.wg.Go(func() {
-		select {
-		case <-time.After(recordAfter):
-		case <-m.over:
-		}
-		if err := work(); err != nil {
-			m.log.Error().Err(err).Msg("crash record incomplete")
-		}
-	})
-}
+// record does the ledger's work.
+func (m *manager) record(work func() error) { crash.Keep(work, &m.wg, m.over, m.log) }
 
 // survival is the first line of the status.
 func (m *manager) survival() *control.Survival {

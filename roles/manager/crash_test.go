@@ -45,7 +45,7 @@ func recordOf(t *testing.T, s crash.Store, p *fakeProcess) crash.Record {
 
 // written lets the records be written.
 func written() {
-	time.Sleep(2 * recordAfter)
+	time.Sleep(2 * crash.KeepAfter)
 	synctest.Wait()
 }
 

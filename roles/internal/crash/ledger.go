@@ -2,13 +2,16 @@ package crash
 
 import (
 	"errors"
+	"sync"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"trafficd/roles/internal/supervise"
 )
 
 // Ledger is what a supervisor remembers between a death and its record: why the gate killed somebody, and whose place is
-// empty. It is owned by the supervisor's loop. What it returns is file I/O, to be run on another goroutine; nil: nothing
+// empty. It is owned by the supervisor's loop. What it returns is file I/O, to be done by [Keep]; nil: nothing
 // is to be done. The zero Ledger, and one whose store has no Dir, keeps no records.
 type Ledger struct {
 	store   Store
@@ -75,4 +78,24 @@ func (l *Ledger) Succeeded(p Process, since time.Time) func() error {
 		}
 		return errors.Join(errs...)
 	}
+}
+
+// KeepAfter is how long a record waits for whoever takes over to have done so: it should not have to share the machine
+// with somebody who writes about it.
+const KeepAfter = 50 * time.Millisecond
+
+// Keep does a ledger's work on a goroutine of wg, [KeepAfter] from now, or when over is closed.
+func Keep(work func() error, wg *sync.WaitGroup, over <-chan struct{}, log zerolog.Logger) {
+	if work == nil {
+		return
+	}
+	wg.Go(func() {
+		select {
+		case <-time.After(KeepAfter):
+		case <-over:
+		}
+		if err := work(); err != nil {
+			log.Error().Err(err).Msg("crash record incomplete")
+		}
+	})
 }
