@@ -20,10 +20,10 @@ func (c *cop) act(at sight) {
 	}
 	switch at.a {
 	case spawn:
-		c.log.Warn().Stringer("server", at.s).Msg("manager not running")
+		c.noManager(at)
 		c.spawn()
 	case replace:
-		c.log.Warn().Stringer("server", at.s).Msg("manager not running")
+		c.noManager(at)
 		c.replace()
 	case killManager:
 		c.kill(&c.manager, supervise.Unhealthy, "heartbeat failed and no progress", health)
@@ -32,6 +32,15 @@ func (c *cop) act(at sight) {
 	case killServer:
 		c.kill(&c.server, supervise.Unhealthy, "heartbeat failed and a loop made no progress", health)
 	}
+}
+
+// noManager says that there is none. It is as it should be until there has been one.
+func (c *cop) noManager(at sight) {
+	level := zerolog.WarnLevel
+	if c.first {
+		level = zerolog.InfoLevel
+	}
+	c.log.WithLevel(level).Stringer("server", at.s).Msg("manager not running")
 }
 
 // replaceLimit is how long the next manager waits for the old server's death. One that

@@ -338,6 +338,13 @@ func (w *world) events() []string {
 	return list
 }
 
+// text is the log as it is, since the last events.
+func (w *world) text() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.String()
+}
+
 func (w *world) expect(want ...string) {
 	w.t.Helper()
 	if got := w.events(); !slices.Equal(got, want) {
@@ -352,6 +359,9 @@ func exited(code int) supervise.Status { return supervise.Status{Known: true, Co
 func TestFirstStart(t *testing.T) {
 	w := newWorld(t, withStats, func(_ *world, b *birth) { b.fresh = true })
 	w.c.turn()
+	if log := w.text(); strings.Contains(log, `"level":"warn"`) {
+		t.Errorf("a first start warns:\n%s", log)
+	}
 	w.expect("check_programs", "manager not running", "making sure server is dead", "safe_kill", "spawn_manager")
 	if w.readies != 0 {
 		t.Error("ready without a manager")
@@ -383,6 +393,9 @@ func TestManagerDiesRestart(t *testing.T) {
 	w.events()
 	m.die(killed9)
 	w.until("next manager", func() bool { return len(w.started) == 2 })
+	if log := w.text(); !strings.Contains(log, `"level":"warn","server":"up","message":"manager not running"`) {
+		t.Errorf("no warning that there is no manager:\n%s", log)
+	}
 	w.expect("manager died", "check_programs", "manager not running", "making sure server is dead",
 		"safe_kill", "safe_kill", "server died", "spawn_manager")
 	if s.signals() != 1 {
