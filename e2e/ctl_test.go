@@ -221,15 +221,23 @@ func TestReloadBySignal(t *testing.T) {
 // Prometheus text."
 func TestAutoconfigurationPort(t *testing.T) {
 	t.Parallel()
-	p := harness.Start(t)
+	p := harness.Start(t, harness.Config("forward: {allow: [127.0.0.1]}\n"))
 	c := harness.NewClient(t, p.Autoconf)
 	synthetic := strings.Repeat("abcdefghijklmnopqrstuvwxyz\r\n", 60)
 	c.Get("/synthetic.txt").Expect(200, synthetic).Header("Cache-Control", "no-store")
 	for _, path := range []string{"/proxy.pac", "/wpad.dat"} {
 		r := c.Get(path).ExpectStatus(200).Header("Content-Type", "application/x-ns-proxy-autoconfig")
-		if !strings.Contains(string(r.Body), "function FindProxyForURL(url, host)") || !strings.Contains(string(r.Body), "PROXY ") {
+		if !strings.Contains(string(r.Body), "function FindProxyForURL(url, host)") || !strings.Contains(string(r.Body), `return "PROXY `) {
 			t.Errorf("%s is no proxy autoconfiguration: %s", path, r.Body)
 		}
+	}
+	// With no clients allowed, browsers are told to stay away.
+	p.WriteConfig("forward: {allow: []}\n")
+	if r := p.Ctl("config", "reload"); r.Code != 0 {
+		t.Errorf("reload: %+v", r)
+	}
+	if r := c.Get("/proxy.pac").ExpectStatus(200); strings.Contains(string(r.Body), `return "PROXY `) {
+		t.Errorf("nobody may use the proxy, and browsers are sent to it: %s", r.Body)
 	}
 	c.Get("/nothing").ExpectStatus(404)
 	c.Head("/synthetic.txt").Expect(200, "").Header("Content-Length", strconv.Itoa(len(synthetic)))

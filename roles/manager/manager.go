@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -399,7 +398,7 @@ func (m *manager) showAutoconf() {
 	if m.autoconf == nil {
 		return
 	}
-	s := autoconf.Settings{PACFile: m.cfg.Autoconf.PACFile, Proxies: []netip.AddrPort{}}
+	s := autoconf.Settings{PACFile: m.cfg.Autoconf.PACFile, Forward: len(m.cfg.Forward.Allow) > 0}
 	for _, l := range m.estate.listeners {
 		s.Proxies = append(s.Proxies, l.Addr())
 	}

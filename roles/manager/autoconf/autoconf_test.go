@@ -115,7 +115,7 @@ func TestGenerated(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newPort()
-			var s Settings
+			s := Settings{Forward: true}
 			for _, a := range tt.proxies {
 				s.Proxies = append(s.Proxies, netip.MustParseAddrPort(a))
 			}
@@ -129,6 +129,19 @@ func TestGenerated(t *testing.T) {
 				t.Errorf("want %q in\n%s", tt.want, got)
 			}
 		})
+	}
+}
+
+// Where nobody may use the proxy as a forward proxy, browsers are not sent to it.
+func TestGeneratedWithoutForwarding(t *testing.T) {
+	p := newPort()
+	s := Settings{Proxies: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8080")}}
+	for _, s.Forward = range []bool{false, true, false} {
+		p.Set(s)
+		got := text(t, p.ask("GET", "/proxy.pac"))
+		if strings.Contains(got, `return "PROXY 127.0.0.1:8080; DIRECT"`) != s.Forward || strings.HasPrefix(got, "// forward.allow names no clients: PROXY 127.0.0.1:8080 is") == s.Forward {
+			t.Errorf("forwarding %v:\n%s", s.Forward, got)
+		}
 	}
 }
 
@@ -219,9 +232,14 @@ func FuzzReachedAs(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, host string) {
 		at := reachedAs(host, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7)})
-		got := generate([]netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:8080")}, at)
+		s := &Settings{Proxies: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:8080")}, Forward: true}
+		got := generate(s, at)
 		if strings.Count(got, `"`) != strings.Count(script, `"`) || strings.Count(got, "\n") != strings.Count(script, "\n") {
 			t.Fatalf("Host %q makes\n%s", host, got)
+		}
+		s.Forward = false
+		if comment, _, _ := strings.Cut(generate(s, at), "function "); strings.Count(comment, "\n") != 1 || !strings.HasPrefix(comment, "//") || !strings.HasSuffix(comment, "\n") {
+			t.Fatalf("Host %q makes the comment\n%s", host, comment)
 		}
 	})
 }

@@ -28,6 +28,7 @@ type Options struct {
 // Settings is what the configuration says.
 type Settings struct {
 	Proxies []netip.AddrPort // where the listeners listen
+	Forward bool             // there are clients that may use them as forward proxies
 	PACFile string           // "": generated
 }
 
@@ -83,7 +84,7 @@ func (h *Handler) pac(w http.ResponseWriter, r *http.Request) {
 	s := h.settings.Load()
 	if s.PACFile == "" {
 		local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-		answer(w, r, ContentType, []byte(generate(s.Proxies, reachedAs(r.Host, local))))
+		answer(w, r, ContentType, []byte(generate(s, reachedAs(r.Host, local))))
 		return
 	}
 	text, err := h.file.read(s.PACFile)

@@ -16,7 +16,7 @@ import (
 
 // script is the generated file. The language is the one browsers have had since 1996; no
 // function of the host environment is used that makes a browser look up names.
-const script = `function FindProxyForURL(url, host) {
+const script = `%sfunction FindProxyForURL(url, host) {
 	host = host.toLowerCase();
 	if (isPlainHostName(host) ||
 		/^127\.\d+\.\d+\.\d+$/.test(host) ||
@@ -27,11 +27,14 @@ const script = `function FindProxyForURL(url, host) {
 }
 `
 
+// refused stands before a script that sends nobody here.
+const refused = "// forward.allow names no clients: %s is not for browsers.\n"
+
 // generate writes the proxy autoconfiguration for a client that reached us as host.
-func generate(proxies []netip.AddrPort, host string) string {
+func generate(s *Settings, host string) string {
 	var list []string
 	seen := map[string]bool{}
-	for _, p := range proxies {
+	for _, p := range s.Proxies {
 		at := p.Addr().Unmap().String()
 		if p.Addr().IsUnspecified() {
 			at = host
@@ -42,7 +45,10 @@ func generate(proxies []netip.AddrPort, host string) string {
 			list = append(list, proxy)
 		}
 	}
-	return fmt.Sprintf(script, strings.Join(append(list, "DIRECT"), "; "))
+	if !s.Forward {
+		return fmt.Sprintf(script, fmt.Sprintf(refused, strings.Join(list, ", ")), "DIRECT")
+	}
+	return fmt.Sprintf(script, "", strings.Join(append(list, "DIRECT"), "; "))
 }
 
 // reachedAs is the host by which a client reached us: that of its Host field if it is one that
