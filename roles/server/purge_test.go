@@ -10,7 +10,7 @@ import (
 	"trafficd/roles/server/cache"
 )
 
-// bog is a tier below the cache in which every purge is stuck.
+// bog is a tier below the cache in which every purge by URL is stuck.
 type bog struct {
 	in   atomic.Int32
 	most atomic.Int32
@@ -18,9 +18,9 @@ type bog struct {
 }
 
 func (*bog) Published(cache.Key, []byte, cache.ID, int64) {}
-func (*bog) Removed(cache.Key)                            {}
 func (*bog) Has(cache.Key) bool                           { return false }
-func (b *bog) Purge(func(cache.Key, []byte, []byte) bool) {
+func (*bog) Purge(func(cache.Key, []byte, []byte) bool)   {}
+func (b *bog) Removed(cache.Key) {
 	b.most.Store(max(b.most.Load(), b.in.Add(1)))
 	<-b.out
 	b.in.Add(-1)
@@ -32,7 +32,7 @@ func TestPurgesAreBounded(t *testing.T) {
 	e := startEngine(t, 1, nil)
 	b := &bog{out: make(chan struct{})}
 	e.store.SetLower(b)
-	const request = "PURGE / HTTP/1.1\r\nHost: h\r\nCache-Tag: a\r\n\r\n"
+	const request = "PURGE / HTTP/1.1\r\nHost: h\r\n\r\n"
 	var ins []*bufio.Reader
 	refused := 0
 	for refused == 0 && len(ins) < 1000 {
