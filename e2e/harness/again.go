@@ -13,17 +13,22 @@ func (p *Trafficd) Annihilate() {
 	p.t.Helper()
 	gone := poll(Patience, func() bool {
 		left := processesOf(p.RunRoot)
+		var dying []*Process
 		for _, pid := range left {
 			if h, err := openProcess(pid); err == nil {
 				p.mu.Lock()
 				p.killed[pid], p.seen[pid] = true, true
 				p.mu.Unlock()
 				h.signal(unix.SIGKILL)
-				h.fd.Close()
+				dying = append(dying, h)
 			}
 		}
+		// A process that is being torn down shows nothing of itself, and may still hold its locks and sockets.
+		for _, h := range dying {
+			h.waitGone(Patience)
+			h.fd.Close()
+		}
 		p.reap()
-		// A process that is being torn down shows nothing of itself, and may still hold its sockets.
 		return len(left) == 0 && unbound(p.Addr) && unbound(p.Autoconf)
 	})
 	if !gone {
