@@ -142,7 +142,7 @@ func (f *fileServer) serve(e *harness.Exchange) {
 	select {
 	case n := <-f.breaks:
 		headers = append(headers, fmt.Sprintf("Content-Length: %d", to-from))
-		e.Reply(status, f.body[from:from+n], headers...)
+		e.Reply(status, f.body[from:min(from+n, to)], headers...)
 		e.Close()
 	default:
 		e.Reply(status, f.body[from:to], headers...)
