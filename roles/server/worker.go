@@ -99,7 +99,7 @@ func (w *worker) configure(c *config.Config) {
 		Write:  session.Pace{Window: c.Timeouts.ClientWrite, Rate: c.Limits.MinSendRate},
 		Tunnel: c.Timeouts.TunnelIdle,
 
-		Untaken: c.Limits.Untaken / int64(len(w.server.workers)),
+		Untaken: c.Limits.Untaken,
 	}
 	w.env.Origins.SetLimits(origin.Limits{
 		Connect:  c.Timeouts.OriginConnect,

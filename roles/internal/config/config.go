@@ -143,7 +143,7 @@ type Limits struct {
 	PerClient    int   `json:"connections_per_client"` // 0: half of all, but for loopback
 	MinBodyRate  int64 `json:"min_body_rate"`          // bytes a second; 0: none
 	MinSendRate  int64 `json:"min_send_rate"`          // likewise
-	Untaken      int64 `json:"untaken"`                // bytes; 0: no limit
+	Untaken      int64 `json:"untaken"`                // bytes of each event loop; 0: no limit
 }
 
 // Timeouts are all maximum times without the named progress.
