@@ -130,7 +130,8 @@ func (s *Store) probationTarget() uint32 {
 }
 
 // victim takes the segment out that is to be evicted next. What is pinned is passed over, to the
-// end of its queue, and goes on serving. The caller holds ring.mu.
+// end of its queue, and goes on serving. It is nobody else's from then on: one that a predecessor has not filled is not
+// filled any more. The caller holds ring.mu.
 func (s *Store) victim() (uint32, bool) {
 	if s.hold.Load() || s.Fenced() {
 		return 0, false
@@ -144,6 +145,7 @@ func (s *Store) victim() (uint32, bool) {
 		for range q.n {
 			seg := q.pop()
 			if !s.pinned(seg) {
+				s.ring.left = slices.DeleteFunc(s.ring.left, func(l location) bool { return l.segment() == seg })
 				return seg, true
 			}
 			q.push(seg)

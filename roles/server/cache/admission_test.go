@@ -336,6 +336,26 @@ func TestTenderKeepsStock(t *testing.T) {
 	}
 }
 
+// TestAVictimIsNotFilled: a segment that a dead process has not filled, and that the tender is about to evict, is not gone on
+// with meanwhile: what is written to it would be written into what is opened in its place.
+func TestAVictimIsNotFilled(t *testing.T) {
+	mem, _ := shared(t, small)
+	o := store(t, open(t, mem, Options{}).Arena(), keyN(1), 1, "", 100, true)
+	left := o.loc.segment()
+	s := open(t, mem, Options{})
+	s.ring.Lock()
+	seg, ok := s.victim()
+	s.ring.Unlock()
+	if !ok || seg != left {
+		t.Fatalf("the victim is %d, %v, want %d", seg, ok, left)
+	}
+	o = store(t, s.Arena(), keyN(2), 1, "", 100, true)
+	defer o.Release()
+	if o.loc.segment() == left {
+		t.Error("the victim was opened again")
+	}
+}
+
 // TestSparesArePopulated: a segment has memory before it is opened, so that no loop waits for the kernel to find some.
 func TestSparesArePopulated(t *testing.T) {
 	mem, fd := shared(t, small)
