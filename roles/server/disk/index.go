@@ -143,12 +143,15 @@ func (x *index) age(p place) uint64 {
 	return x.rows[p.segment()].seq.Load()<<18 | uint64(p.offset()/granule)
 }
 
-// drop takes a candidate out, unless something else is there by now.
-func (x *index) drop(c candidate) {
+// drop takes a candidate for k out, unless something else is there by now.
+func (x *index) drop(k cache.Key, c candidate) {
 	if x.broken.Load() {
 		return
 	}
 	defer x.guard(debug.SetPanicOnFault(true))
+	sh := x.shard(x.setOf(k))
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
 	if c.way.CompareAndSwap(uint64(c.place), 0) {
 		x.discount(c.place)
 	}

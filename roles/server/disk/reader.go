@@ -101,14 +101,21 @@ func (s *Store) load(k cache.Key, buf *[]byte) (some bool) {
 		switch {
 		case err == nil, !s.index.still(c): // overwritten meanwhile, which is nobody's fault
 		case err == errOverwritten:
-			s.index.drop(c)
+			s.forsake(k, c)
 		default:
 			s.failed(err, "read")
-			s.index.drop(c)
+			s.forsake(k, c)
 		}
 		some = some || ok
 	}
 	return some
+}
+
+// forsake takes an entry out that leads to nothing good. While the index is made anew, what is older must not come in
+// its place: a good copy of the same may have been passed over for it.
+func (s *Store) forsake(k cache.Key, c candidate) {
+	s.scan.touch(k)
+	s.index.drop(k, c)
 }
 
 var (

@@ -443,3 +443,24 @@ func TestGeometry(t *testing.T) {
 		t.Errorf("info %x", i)
 	}
 }
+
+// TestNothingOlderComesForWhatIsDamaged: while the index is made anew, what cannot be read takes its place in the order along.
+func TestNothingOlderComesForWhatIsDamaged(t *testing.T) {
+	s := start(t, t.TempDir())
+	defer s.Close()
+	s.store(1, 1, 1000, "")
+	s.written()
+	k := keyOf(1)
+	c := s.index.find(nil, k)
+	if len(c) != 1 {
+		t.Fatalf("%d entries, want 1", len(c))
+	}
+	s.scan.active.Store(true)
+	s.forsake(k, c[0])
+	if s.index.has(k) {
+		t.Error("it is still there")
+	}
+	if s.index.putOlder(k, c[0].place, c[0].info, func() bool { return s.scan.mayEnter(k) }) {
+		t.Error("something older has come in its place")
+	}
+}
