@@ -30,7 +30,13 @@ func taggedStore(t testing.TB) *Store { return newStore(t, small, Options{Tags: 
 // put stores a response for a URI, asked for at the purge sequence born.
 func put(t testing.TB, s *Store, uri, vary, tags string, born uint64) error {
 	t.Helper()
-	w, err := s.Create(s.keyOfURI([]byte(uri)), &Meta{Status: 200, Lifetime: 100e9, Born: born}, []byte(uri), []byte(vary), []byte("Tag: "+tags+"\r\n"), 4)
+	return putUnder(t, s, s.keyOfURI([]byte(uri)), &Meta{Status: 200, Lifetime: 100e9, Born: born}, uri, vary, "Tag: "+tags+"\r\n")
+}
+
+// putUnder stores a response under a key of the caller's. What it returns is the error of Publish.
+func putUnder(t testing.TB, s *Store, k Key, m *Meta, uri, vary, head string) error {
+	t.Helper()
+	w, err := s.Create(k, m, []byte(uri), []byte(vary), []byte(head), 4)
 	if err != nil {
 		t.Fatal(err)
 	}

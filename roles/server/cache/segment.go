@@ -83,7 +83,7 @@ func (a *Arena) openNext() error {
 	if !s.openSpare(&a.cursor, a.class) {
 		return ErrNoSpace
 	}
-	s.wakeTender()
+	rouse(s.wake)
 	return nil
 }
 

@@ -58,13 +58,6 @@ func (e *sweepEntry) key() (k Key) {
 	return k
 }
 
-func rouse(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default: // it has been told already
-	}
-}
-
 // RemoveOthers has what came before now, wall nanoseconds, and is stored for a URI under other keys than its own removed. It
 // returns at once; Sweep does it.
 func (s *Store) RemoveOthers(uri []byte, now int64) {

@@ -21,19 +21,9 @@ func keep(t *testing.T, s *Store, uri, way string, came int64) {
 	if len(way) > 3 && way[:4] == "part" {
 		k, m.RangeTotal = k.Parts(), 100
 	}
-	w, err := s.Create(k, &m, []byte(uri), nil, nil, 4)
-	if err != nil {
+	if err := putUnder(t, s, k, &m, uri, "", ""); err != nil {
 		t.Fatal(err)
 	}
-	defer w.Release()
-	if _, err := w.Write([]byte("body")); err != nil {
-		t.Fatal(err)
-	}
-	o, err := w.Publish()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Release()
 }
 
 // expectKept compares the times at which what is found came.

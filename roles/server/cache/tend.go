@@ -23,22 +23,20 @@ func (s *Store) Tend(stop <-chan struct{}) {
 // fills it for the first time, that is a twentieth of what a miss costs.
 func (s *Store) populateSpare() {
 	s.ring.Lock()
-	none := s.ring.spares.n == 0
-	var next location
-	if !none {
-		next = locate(*s.ring.spares.at(0), 0, 0)
-	}
-	s.ring.Unlock()
-	if none {
+	if s.ring.spares.n == 0 {
+		s.ring.Unlock()
 		return
 	}
+	next := locate(*s.ring.spares.at(0), 0, 0)
+	s.ring.Unlock()
 	// An error (before Linux 5.14) changes nothing: the pages come as they are touched.
 	_ = unix.Madvise(s.bytesAt(next, s.segSize), unix.MADV_POPULATE_WRITE)
 }
 
-func (s *Store) wakeTender() {
+// rouse tells a goroutine that there is something to do.
+func rouse(c chan struct{}) {
 	select {
-	case s.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default: // it has been told already
 	}
 }
