@@ -398,7 +398,7 @@ func (m *manager) showAutoconf() {
 	if m.autoconf == nil {
 		return
 	}
-	s := autoconf.Settings{PACFile: m.cfg.Autoconf.PACFile, Forward: len(m.cfg.Forward.Allow) > 0}
+	s := autoconf.Settings{PACFile: m.cfg.Autoconf.PACFile, Forward: m.cfg.Forward.Enabled()}
 	for _, l := range m.estate.listeners {
 		s.Proxies = append(s.Proxies, l.Addr())
 	}

@@ -25,7 +25,7 @@ func (s *Server) use(c *config.Config) error {
 	if c.Cache.StatusHeader {
 		status = transaction.NewStatus(c.Proxy.ViaName)
 	}
-	if len(c.Forward.Allow) > 0 {
+	if c.Forward.Enabled() {
 		s.machine.look()
 	}
 	s.settings.Store(&transaction.Settings{
@@ -45,7 +45,7 @@ func (s *Server) use(c *config.Config) error {
 // rules are the remap rules of a configuration; without any there is the
 // built-in page, unless it is a proxy for other hosts: the page would be for all of them.
 func rules(c *config.Config) []remap.Spec {
-	if len(c.Map) == 0 && len(c.Forward.Allow) == 0 {
+	if len(c.Map) == 0 && !c.Forward.Enabled() {
 		return []remap.Spec{{Prefix: "/", Origin: remap.Builtin}}
 	}
 	var rs []remap.Spec

@@ -44,21 +44,21 @@ func (m *machine) has(a netip.Addr) bool {
 	return addrs == nil || (*addrs)[a]
 }
 
-// watch looks every now and then, until stop is closed, while there is need.
+// watch looks again every now and then, until stop is closed, while there is need.
 func (m *machine) watch(stop <-chan struct{}, need func() bool) {
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
 	for {
-		if need() {
-			m.look()
-		}
 		select {
 		case <-stop:
 			return
 		case <-t.C:
 		}
+		if need() {
+			m.look()
+		}
 	}
 }
 
 // forwards reports whether clients may name hosts themselves.
-func (s *Server) forwards() bool { return len(s.config.Load().Forward.Allow) > 0 }
+func (s *Server) forwards() bool { return s.config.Load().Forward.Enabled() }

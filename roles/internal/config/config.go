@@ -201,6 +201,9 @@ type Forward struct {
 	ConnectPorts []Ports        `json:"connect_ports"`
 }
 
+// Enabled tells whether there are clients that may use it.
+func (f Forward) Enabled() bool { return len(f.Allow) > 0 }
+
 // Log is what is written and how.
 type Log struct {
 	Level  string `json:"level"`
