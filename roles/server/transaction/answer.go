@@ -308,14 +308,7 @@ func (f *fetch) beginStoring(x *freshness.Exchange, h *responseHead) bool {
 	}
 	if fits := f.lead.mayStore(length); why != freshness.Storable || !ok || !fits {
 		f.env.Stats.Inc(stats.CacheUncacheable)
-		switch {
-		case !fits:
-			f.landUncacheable()
-		case !ok && why == freshness.Storable: // what it varies by is too long in this request
-			f.land()
-		default:
-			f.landUnstored(why, h.status)
-		}
+		f.landUnstored(fits, why, h.status) // not ok: what it varies by is too long in this request
 		if f.stale.Valid() && outdated(h.status) {
 			f.env.Store.Remove(f.wholeKey())
 		}

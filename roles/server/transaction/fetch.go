@@ -268,13 +268,16 @@ func (f *fetch) landUncacheableFor(by cache.Asker) {
 	}
 }
 
-// landUnstored is land for a response that is not stored for this reason. One that is in the request says nothing of the
+// landUnstored is land for a response that is not stored: since it is too large, for this reason, or, if it could be,
+// since what was asked for is not what others ask for. A reason that is in the request says nothing of the
 // requests of others: that Authorization was too much holds for those that have one, and what remains for none.
-func (f *fetch) landUnstored(why freshness.Reason, status int) {
+func (f *fetch) landUnstored(fits bool, why freshness.Reason, status int) {
 	switch {
+	case !fits:
+		f.landUncacheable()
 	case why == freshness.Authorized:
 		f.landUncacheableFor(cache.Somebody)
-	case why.OfRequest(), status == 416, status == 431:
+	case why == freshness.Storable, why.OfRequest(), status == 416, status == 431:
 		f.land()
 	default:
 		f.landUncacheable()

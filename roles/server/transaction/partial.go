@@ -420,14 +420,7 @@ func (f *fetch) beginPart(x *freshness.Exchange, h *responseHead, p enclosure) b
 	uri := f.env.block[len(vary):]
 	if abridged, fits := f.abridged(x), len(lines) <= maxLines && t.mayStore(all.len()); why != freshness.Storable || abridged || !fits {
 		f.env.Stats.Inc(stats.CacheUncacheable)
-		switch {
-		case !fits:
-			f.landUncacheable()
-		case abridged && why == freshness.Storable:
-			f.land() // another request gets more
-		default:
-			f.landUnstored(why, x.Response.Status)
-		}
+		f.landUnstored(fits, why, x.Response.Status) // abridged: another request gets more
 		if f.asks == askRest && !(fits && why.OfRequest()) {
 			f.dropParts()
 		}

@@ -263,7 +263,7 @@ func (t *Transaction) mayBecome(r *http1.Response, head []byte) bool {
 func (t *Transaction) wishesFor(name []byte) bool {
 	l := header.Members(t.req.Value(t.head, header.Upgrade))
 	for m, ok := l.Next(); ok; m, ok = l.Next() {
-		if bytes.EqualFold(protocolName(m), name) {
+		if header.EqualFoldBytes(protocolName(m), name) {
 			return true
 		}
 	}
