@@ -91,8 +91,9 @@ func (f *fake) die(s supervise.Status) {
 // world is everything around one cop. The test goroutine is the loop: it calls turn,
 // and runs what the goroutines post.
 type world struct {
-	t *testing.T
-	c *cop
+	t   *testing.T
+	c   *cop
+	dir string
 
 	mu      sync.Mutex
 	now     time.Time
@@ -148,6 +149,7 @@ func withStats(w *world, b *birth) {
 func newWorld(t *testing.T, options ...option) *world {
 	w := &world{
 		t: t, now: time.Unix(1e9, 0), pids: 100,
+		dir:     t.TempDir(), // goes after cop's goroutines, which write to it
 		holders: map[supervise.Role]*fake{}, probes: map[supervise.Role]error{},
 	}
 	b := birth{

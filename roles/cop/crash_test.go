@@ -15,7 +15,7 @@ import (
 // recording has the world's cop record deaths.
 func (w *world) recording() crash.Store {
 	w.t.Helper()
-	root, err := runroot.New(w.t.TempDir())
+	root, err := runroot.New(w.dir)
 	if err != nil {
 		w.t.Fatal(err)
 	}

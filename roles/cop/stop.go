@@ -70,6 +70,9 @@ func (c *cop) linked(pid int, generation uint64) {
 		c.manager.generation = generation
 	}
 	c.publishUpgrade()
+	if c.upgrade.step == upManager && pid == c.upgrade.oldPID {
+		c.askLeave()
+	}
 	for op := range c.unheard {
 		c.pass(op)
 	}

@@ -1,6 +1,7 @@
 package cop
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"trafficd/lockfile"
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/heritage"
+	"trafficd/roles/internal/link"
 	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/supervise"
 )
@@ -172,7 +174,7 @@ func (c *cop) advance(e upEvent, s program.Step) {
 	c.publishUpgrade()
 	switch cell.do {
 	case upAskLeave:
-		c.askLeave()
+		c.makeWay()
 	case upArm:
 		c.after(c.cfg.Upgrade.Probation, func() {
 			c.advance(upOver, program.Step{Role: "manager", OK: true, OldPID: u.oldPID, PID: pidOf(c.manager.p), Text: "upgraded"})
@@ -192,13 +194,25 @@ func (c *cop) publishUpgrade() {
 	}
 }
 
-// askLeave has the manager make way for one from the new executable.
-func (c *cop) askLeave() {
+// makeWay has managers be started from the new executable, and the present one leave.
+func (c *cop) makeWay() {
 	u := &c.upgrade
 	u.old, u.oldPID = c.program, pidOf(c.manager.p)
 	c.program = u.x
+	c.askLeave()
+}
+
+// askLeave asks the manager to make way. A link that is lost is no answer: the manager may have
+// agreed and be gone already, or dead, and both make way. Is it neither, it is asked again when
+// the link is up.
+func (c *cop) askLeave() {
+	u := &c.upgrade
 	c.env.ask(opLeave, nil, func(err error) {
-		if err != nil && u.step == upManager && pidOf(c.manager.p) == u.oldPID {
+		refused := (*link.RemoteError)(nil)
+		if !errors.As(err, &refused) && !errors.Is(err, context.DeadlineExceeded) {
+			return
+		}
+		if u.step == upManager && pidOf(c.manager.p) == u.oldPID {
 			c.program = u.old
 			c.advance(upBad, program.Step{Role: "manager", OldPID: u.oldPID, PID: u.oldPID, Text: "the old one stays: " + err.Error()})
 		}

@@ -9,6 +9,7 @@ import (
 
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/crash"
+	"trafficd/roles/internal/link"
 	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
@@ -88,6 +89,33 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
+// The manager agrees and is gone before cop has read so: it has made way all the same.
+func TestManagerMakesWayThoughTheLinkIsLost(t *testing.T) {
+	w, m := upgrading(t)
+	w.then(link.ErrClosed)
+	next := w.nextManager(m, exited(0))
+	w.hold(next, stats.Starting)
+	close(next.ready)
+	w.until("exec", func() bool { return w.became != nil })
+	if r := w.report; r.State != program.Done || w.programs[len(w.programs)-1].ID != "new" {
+		t.Errorf("report %+v, managers are %+v", r, w.programs)
+	}
+}
+
+// The link is lost before the manager has heard of it: it is asked again.
+func TestManagerIsAskedAgainToMakeWay(t *testing.T) {
+	w, m := upgrading(t)
+	w.then(link.ErrClosed)
+	w.c.linked(m.pid, 1)
+	if want := []string{opUpgrade, opLeave, opLeave}; !slices.Equal(w.asked, want) {
+		t.Errorf("asked the manager %q, want %q", w.asked, want)
+	}
+	w.then(&link.RemoteError{Text: "no"})
+	if r := w.c.upgrade.report; r.State != program.Failed || w.c.program.ID != "old" {
+		t.Errorf("report %+v, the next manager would be %+v", r, w.c.program)
+	}
+}
+
 func TestUpgradeOfTheManagerIsRolledBack(t *testing.T) {
 	for _, ready := range []bool{false, true} {
 		w, m := upgrading(t)
@@ -115,7 +143,7 @@ func TestUpgradeThatFailsEarlier(t *testing.T) {
 		fail func(w *world, m *fake)
 		want string
 	}{
-		{"the manager refuses", func(w *world, _ *fake) { w.then(errors.New("no")) }, "no"},
+		{"the manager refuses", func(w *world, _ *fake) { w.then(&link.RemoteError{Text: "no"}) }, "no"},
 		{"the server is rolled back", func(w *world, _ *fake) { w.c.stepped(program.Step{Role: "server", Text: "rolled back"}) }, "rolled back"},
 		{"the manager dies meanwhile", func(w *world, m *fake) { w.nextManager(m, supervise.Status{}) }, "not known"},
 	} {
