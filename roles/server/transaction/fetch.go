@@ -4,7 +4,6 @@ import (
 	"sync"
 
 	"trafficd/eventloop"
-	"trafficd/queue"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
@@ -57,16 +56,16 @@ type fetch struct {
 	linesRef  buffer.Ref // head.lines of a response that is not stored
 	pieces    pieces     // around what comes; immutable from the head on
 	asks      asking
-	ranged    bool   // for a request with Range: key is that of the parts
-	rangeID   uint64 // of that request; 0 unknown; immutable
-	resumes   int    // how often the rest was asked for
-	resuming  bool   // it is being asked for now
-	base      int64  // how much had come when this exchange began
-	at        int64  // how much of the body has come; less than there is only while it comes again
-	from      int64  // where the window's part of the body begins
-	floor     int64  // followers that have had less of the body are given up; see slow.go
-	slow      *slow  // nil until the window was full
-	record    *queue.Record[fetchRecord]
+	ranged    bool       // for a request with Range: key is that of the parts
+	rangeID   uint64     // of that request; 0 unknown; immutable
+	resumes   int        // how often the rest was asked for
+	resuming  bool       // it is being asked for now
+	base      int64      // how much had come when this exchange began
+	at        int64      // how much of the body has come; less than there is only while it comes again
+	from      int64      // where the window's part of the body begins
+	floor     int64      // followers that have had less of the body are given up; see slow.go
+	slow      *slow      // nil until the window was full
+	page      *fetchPage // of its record; nil: it has none
 	name      custody.Name
 
 	mu        sync.Mutex // guards what follows
@@ -234,7 +233,7 @@ func (f *fetch) finish(p progress, why reason) {
 	f.progress, f.failure = p, why
 	empty := len(f.followers) == 0
 	f.mu.Unlock()
-	if f.record != nil {
+	if f.page != nil {
 		f.note(custody.StepEnded)
 	}
 	f.lead = nil

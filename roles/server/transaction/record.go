@@ -1,6 +1,9 @@
 package transaction
 
 import (
+	"sync/atomic"
+	"unsafe"
+
 	"trafficd/queue"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
@@ -13,7 +16,6 @@ import (
 // A fetchRecord is what a successor must know of a fetch. How far its body has come is
 // not in it: that follows from the connection to the origin, and in the end from end.
 type fetchRecord struct {
-	serial   uint64 // 0: the page is free
 	progress progress
 	method   http1.Method
 	flags    custody.Flags
@@ -57,6 +59,28 @@ const (
 	fetchBent
 )
 
+// A fetchPage is the page that a fetch's record lies in. Whose it is stands beside the record and not in it: of the two
+// copies there one is from before, and whoever has the page next may make it the true one, being of another size.
+type fetchPage struct {
+	serial atomic.Uint64 // of the fetch; 0 before the page is given back
+	record queue.Record[fetchRecord]
+}
+
+var _ = [1]struct{}{}[min(unsafe.Sizeof(fetchPage{})/buffer.Record, 1)]
+
+// pageOf is the page with this name; nil: it is that fetch's no more.
+func pageOf(a *buffer.Arena, n custody.Name) *fetchPage {
+	if n.Serial == 0 {
+		return nil
+	}
+	if p := fetchPageAt(a.Bytes(n.Page)); p.serial.Load() == n.Serial {
+		return p
+	}
+	return nil
+}
+
+func fetchPageAt(mem []byte) *fetchPage { return (*fetchPage)(unsafe.Pointer(unsafe.SliceData(mem))) }
+
 // note commits where the fetch stands. It runs on the owner's loop.
 //
 // That the origin has switched is not noted: the tunnel's own note says so, and a successor that does not find
@@ -66,23 +90,27 @@ func (f *fetch) note(step queue.Step) {
 	if b == nil || f.head.status == 101 || f.x.Tunnel {
 		return
 	}
-	if f.record == nil {
+	fresh := f.page == nil
+	if fresh {
 		ref, ok := b.Arena.GetRecord()
 		if !ok {
 			return // its followers' notes name none, and end with this process; see OriginUnkept
 		}
 		f.env.serial++
-		f.record = queue.RecordAt[fetchRecord](b.Arena.Bytes(ref))
+		f.page = fetchPageAt(b.Arena.Bytes(ref))
 		f.name = custody.Name{Loop: uint32(b.Loop), Page: ref, Serial: f.env.Generation<<32 | f.env.serial}
 		f.x.Token = f.name
 	}
 	r := f.describe()
-	f.record.Commit(&r, step)
+	f.page.record.Commit(&r, step)
+	if fresh {
+		f.page.serial.Store(f.name.Serial)
+	}
 }
 
 func (f *fetch) describe() fetchRecord {
 	r := fetchRecord{
-		serial: f.name.Serial, progress: f.progress, method: f.x.Method, status: uint16(f.head.status),
+		progress: f.progress, method: f.x.Method, status: uint16(f.head.status),
 		attempt: f.x.Attempt, tried: f.tried, lines: f.linesRef, linesLen: uint32(len(f.head.lines)),
 		key: f.key, started: f.started, born: f.born, length: f.head.length, age: f.head.age,
 		window: f.ringRef, from: f.from, floor: f.floor, end: f.end,
@@ -125,12 +153,13 @@ func (f *fetch) describe() fetchRecord {
 // forget gives the record back: nobody's note names the fetch any more, but for that of its
 // connection, which may do so for an instant.
 func (f *fetch) forget() {
-	if f.record == nil {
+	if f.page == nil {
 		return
 	}
-	f.record.Commit(&fetchRecord{}, custody.StepEnded)
+	f.page.serial.Store(0)
+	queue.Killpoint(custody.StepEnded)
 	f.env.Book.Arena.Put(f.name.Page)
-	f.record, f.name = nil, custody.Name{}
+	f.page, f.name = nil, custody.Name{}
 }
 
 // Object names the stored response that the reply's body comes from; 0: it does not.
@@ -156,13 +185,11 @@ func (t *Transaction) Fetch() custody.Name {
 // FetchPages tells which pages the record of a fetch names, itself included. False: there is
 // no such fetch any more.
 func FetchPages(a *buffer.Arena, n custody.Name, page func(buffer.Ref)) bool {
-	if n.Serial == 0 {
+	p := pageOf(a, n)
+	if p == nil {
 		return false
 	}
-	r := queue.RecordAt[fetchRecord](a.Bytes(n.Page)).Load()
-	if r.serial != n.Serial {
-		return false
-	}
+	r := p.record.Load()
 	page(n.Page)
 	page(r.lines)
 	page(r.window)
@@ -181,15 +208,15 @@ type Resumed struct {
 // the connection is restored with, Lead and ResumeReply bring the followers, and Settle ends
 // what nobody wants. Before the loop runs anything of it.
 func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
-	rec := queue.RecordAt[fetchRecord](e.Arena.Bytes(n.Page))
-	r := rec.Load()
-	if r.serial != n.Serial {
+	p := pageOf(e.Arena, n)
+	if p == nil {
 		return nil, false
 	}
+	r := p.record.Load()
 	f := &fetch{
 		env: e, loop: e.Loop, key: r.key, store: r.flags.Has(fetchStore), started: r.started, born: r.born,
 		tried: r.tried, whole: r.flags.Has(fetchWhole), linesRef: r.lines, ringRef: r.window,
-		progress: r.progress, record: rec, name: n, from: r.from, tail: r.from, floor: r.floor, low: r.floor, end: r.end,
+		progress: r.progress, page: p, name: n, from: r.from, tail: r.from, floor: r.floor, low: r.floor, end: r.end,
 		asks: r.asks, ranged: r.flags.Has(fetchRanged), resuming: r.flags.Has(fetchResuming), resumes: int(r.resumes), base: r.base, at: r.base,
 	}
 	f.x.Handler, f.x.Method, f.x.Token, f.x.Attempt = f, r.method, n, r.attempt

@@ -137,6 +137,29 @@ func TestNoNameNamesNoFetch(t *testing.T) {
 	}
 }
 
+// A connection's record still names a fetch that is over, and its page is somebody else's by then. The server dies.
+func TestAPageThatHasChangedHandsIsNoFetch(t *testing.T) {
+	for changes := range 4 {
+		e := newEstate(t)
+		f := &fetch{env: e.env(t, 1, nil)}
+		for range 3 {
+			f.note(custody.StepFetch)
+		}
+		name := f.name
+		f.forget()
+		ref, ok := f.env.Arena.GetRecord()
+		if !ok || ref != name.Page {
+			t.Fatalf("the next record is in page %#x, not %#x", ref, name.Page)
+		}
+		for v := range uint64(changes) {
+			queue.RecordAt[uint64](f.env.Arena.Bytes(ref)).Commit(&v, custody.StepHead)
+		}
+		if FetchPages(f.env.Arena, name, func(buffer.Ref) {}) {
+			t.Errorf("after %d commits of another record the fetch is there again", changes)
+		}
+	}
+}
+
 // The server dies between noting a response's head of the fetch and of the connection. The head comes
 // again, maybe when the client that asked for it has gone, and the body from its beginning.
 func TestAHeadMayComeTwice(t *testing.T) {
@@ -296,7 +319,7 @@ func TestPartsAroundNothingAreNotServed(t *testing.T) {
 	f.note(custody.StepOpened)
 	r := f.describe()
 	r.writer = 1 // names nothing
-	f.record.Commit(&r, custody.StepOpened)
+	f.page.record.Commit(&r, custody.StepOpened)
 
 	next := e.after(t, f).f
 	if b, state := (&follower{f: next}).Bytes(0); len(b) > 0 || state != origin.BodyFailed {
