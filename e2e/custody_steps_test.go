@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"trafficd/e2e/harness"
 	"trafficd/queue"
 	"trafficd/roles/demo/witness"
@@ -163,4 +165,35 @@ func TestKilledAtEveryStep(t *testing.T) {
 
 func (e *executioner) missing() []queue.Step {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(steps)), func(s queue.Step) bool { return e.died[s] > 0 })
+}
+
+// An origin breaks the connection off while its server is dead, and the next server dies as it drops that connection. The one
+// after it knows still that the POST was sent, and does not send it again.
+func TestKilledAtTheStepThatForgetsAPost(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "kill")
+	dead, broken := harness.NewGate(), make(chan struct{}, 1)
+	o := harness.NewOrigin(t, func(e *harness.Exchange) {
+		e.ReadBody()
+		dead.Wait(e)
+		e.Break()
+		broken <- struct{}{}
+	})
+	p := harness.Start(t, harness.Map("/", o), harness.Mortal(t, file))
+	e := &executioner{t: t, p: p, file: file}
+	at := e.await()
+	c := p.Client().Dial()
+	c.Send("POST /once HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
+	o.WaitCount("/once", 1)
+	at.standby.Signal(t, unix.SIGSTOP)
+	e.order("7:1") // slot closed
+	p.Strike(at.server)
+	at.server.WaitGone(t)
+	dead.Open()
+	<-broken
+	at.standby.Signal(t, unix.SIGCONT)
+	if !at.standby.GoneWithin(harness.Patience) {
+		t.Fatal("the server that took over has not closed a slot")
+	}
+	c.Read("POST").ExpectStatus(502)
+	o.ExpectCount("/once", 1)
 }

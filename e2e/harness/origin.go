@@ -300,6 +300,12 @@ func (e *Exchange) Reset() {
 	e.close = true
 }
 
+// Break is Reset, now.
+func (e *Exchange) Break() {
+	e.Reset()
+	e.conn.Close()
+}
+
 // ReadBody reads the request body to its end.
 func (e *Exchange) ReadBody() string {
 	b, _ := io.ReadAll(e.Body)

@@ -222,20 +222,26 @@ func (a *adoption) goOn() {
 		a.k.server.store.EndHold()
 	}
 	thaw()
+	a.start()
+	for _, who := range a.suspects {
+		go who.judge()
+	}
+	for loop := range a.idle {
+		a.goOnIdle(loop)
+	}
+}
+
+// start has the loops do what is in starts.
+func (a *adoption) start() {
 	for i, w := range a.workers {
 		starts := a.starts[i]
+		a.starts[i] = nil
 		w.loop.Post(func() {
 			for _, start := range starts {
 				start()
 				queue.Killpoint(custody.StepAdopted)
 			}
 		})
-	}
-	for _, who := range a.suspects {
-		go who.judge()
-	}
-	for loop := range a.idle {
-		a.goOnIdle(loop)
 	}
 }
 
@@ -257,6 +263,7 @@ func (a *adoption) finish() {
 			a.lose(l, "its descriptor never came")
 		}
 		thaw()
+		a.start()
 	}
 	for loop := range a.idle {
 		a.goOnIdle(loop)
@@ -420,7 +427,7 @@ func (a *adoption) resumeExchanges() {
 		}
 		f := a.carried(l)
 		if f == nil || !f.Linked() {
-			a.drop(l)
+			a.dropLater(l)
 			continue
 		}
 		c, err := a.workers[l.loop].env.Origins.Resume(l.fd, l.slot, l.progress, f.Exchange())
@@ -477,8 +484,21 @@ func (a *adoption) settle() {
 	}
 }
 
+// dropLater is drop for a connection to an origin, when what becomes of its fetch has been noted (settle): until then only
+// the connection's record says that the request was sent, and must not be sent again.
+func (a *adoption) dropLater(l *leftover) {
+	l.done = true
+	a.starts[l.loop] = append(a.starts[l.loop], func() { a.release(l) })
+}
+
 // drop closes a connection, and gives back what its record names.
 func (a *adoption) drop(l *leftover) {
+	l.done = true
+	a.release(l)
+}
+
+// release is the work of drop. The loop stands still, or it is its own work.
+func (a *adoption) release(l *leftover) {
 	b := a.book(l.loop)
 	var refs []buffer.Ref
 	a.pages(l, func(r buffer.Ref) { refs = append(refs, r) }, func(custody.Name) {})
@@ -489,7 +509,6 @@ func (a *adoption) drop(l *leftover) {
 	if l.fd >= 0 {
 		sock.Close(l.fd)
 	}
-	l.done = true
 }
 
 // gone logs the request of a connection that does not go on.

@@ -39,6 +39,10 @@ func (a *adoption) lose(l *leftover, why string) {
 	if l.fd >= 0 {
 		sock.ResetOnClose(l.fd) // where the end of the stream ends a body, it must not look like that
 	}
+	if l.tag == custody.Exchange {
+		a.dropLater(l)
+		return
+	}
 	a.drop(l)
 }
 

@@ -163,7 +163,7 @@ func (s *Session) expired() {
 			return
 		}
 		s.host.Stats.Timeout(BodyTimeout)
-		s.work.txn.End()
+		s.giveUp()
 		s.refuse(&http1.Error{Status: 408, Reason: "the request's body took too long to arrive"})
 		s.run()
 	default:
@@ -172,6 +172,14 @@ func (s *Session) expired() {
 			s.close()
 		}
 	}
+}
+
+// giveUp ends a transaction that has no reply; refuse follows. It is noted before: of a request with neither reply nor
+// fetch a successor knows nothing, and would begin it anew.
+func (s *Session) giveUp() {
+	s.work.refused, s.work.close = true, true
+	s.note(custody.StepReply)
+	s.work.txn.End()
 }
 
 // replyExpired is called when a time limit passes while a reply is being sent.

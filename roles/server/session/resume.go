@@ -106,7 +106,9 @@ func (s *Session) restore(r *record, l *Left, f *Resumed) error {
 	if size := len(s.host.Arena.Bytes(s.in)); s.hi < s.lo || s.hi > size {
 		return fmt.Errorf("bytes %d to %d of its page of %d", s.lo, s.hi, size)
 	}
-	f.Lead = l.Lead(s.identify(r))
+	if !r.flags.Has(flagRefused) {
+		f.Lead = l.Lead(s.identify(r))
+	}
 	if r.state == recordHead && f.Lead == nil {
 		s.phase, fate.State = phaseHead, crash.PartialHead
 		if s.lo == s.hi {
@@ -281,7 +283,7 @@ func (r *Resumed) Condemn() {
 		if !s.restAhead() {
 			return
 		}
-		s.work.txn.End()
+		s.giveUp()
 	}
 	s.refuse(&http1.Error{Status: 502, Reason: "the server died of this request, and did so again"})
 	s.run()
@@ -323,8 +325,8 @@ func (s *Session) startAnswer() bool {
 		return false
 	}
 	switch {
-	case w.reply == nil && w.txn.Idle() && w.taken > w.dropped:
-		// What was taken went to an origin that is gone: it must not be sent twice.
+	case w.reply == nil && w.txn.Idle() && (w.refused || w.taken > w.dropped):
+		// It was given up, or what was taken went to an origin that is gone: it must not be sent twice.
 		s.refuse(&http1.Error{Status: 502, Reason: "the connection to the origin broke"})
 	case w.reply == nil && w.txn.Idle():
 		w.txn.Begin(s.host.Env, s, &w.req, s.host.Arena.Bytes(s.in)[w.at:w.at+w.req.HeadLen])

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -113,6 +114,38 @@ func TestLeavingCustody(t *testing.T) {
 	if used := h.Arena.InUse(); used != (buffer.Shape{}) {
 		t.Errorf("pages are still in use: %+v", used)
 	}
+}
+
+// A server gives a request up and dies before the client has its answer. The next one answers, and asks no origin: one may
+// have acted on the request.
+func TestWhatWasGivenUpIsNotBegunAgain(t *testing.T) {
+	h := newHeir(t)
+	h.note(t, 0, 0, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n")
+	none := func(transaction.Identity) *transaction.Resumed { return nil }
+	h.left.Lead = none
+	r, err := h.Resume(h.left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := h.takeWork()
+	r.s.work, r.s.phase, r.s.waits = w, phaseAnswering, nil
+	r.s.giveUp()
+	r.s.work = nil
+
+	h.left.Lead = func(transaction.Identity) *transaction.Resumed {
+		t.Error("a fetch is looked for")
+		return nil
+	}
+	if r, err = h.Resume(h.left); err != nil {
+		t.Fatal(err)
+	}
+	r.Start()
+	var b [64]byte
+	n, err := unix.Read(h.fd, b[:])
+	if want := "HTTP/1.1 502 "; err != nil || !strings.HasPrefix(string(b[:n]), want) {
+		t.Errorf("the client gets %q, %v", b[:max(n, 0)], err)
+	}
+	r.s.abort()
 }
 
 // A request that waits for its judgement does nothing meanwhile, whatever news there is. Its connection may
