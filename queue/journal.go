@@ -27,7 +27,7 @@ const MaxLoops = 64
 // geometry:
 //
 //	| header | notices | slots of loop 0, 1, … | pool of loop 0, 1, … |
-//	  8 KiB    8 KiB     32 bytes each, to the    the user's: records and
+//	  8 KiB    12 KiB    32 bytes each, to the    the user's: records and
 //	                     end of a page            what they name
 //
 // Header and notices are inherited by children (the keeper waits on the
@@ -65,14 +65,14 @@ type keptRecord struct {
 
 const (
 	journalMagic   = 0x6c6e6a7166636174 // "tacfqjnl"
-	journalVersion = 5
+	journalVersion = 6
 
 	// keptPlaces bounds how many keepers can be awaited by name: all but the
 	// last of a dead server that died while it adopted. See keptPlace.
 	keptPlaces = 64
 
 	headerSize  = 8192
-	noticesSize = MaxLoops * NoticeSize
+	noticesSize = ((MaxLoops+1)*NoticeSize + pageSize - 1) &^ (pageSize - 1)
 	slotSize    = 32
 )
 
@@ -271,8 +271,14 @@ func (j *Journal) Populate(n int) error {
 }
 
 // Notice is where the death of this loop's thread is announced.
-func (j *Journal) Notice(loop int) *Notice {
-	at := headerSize + loop*NoticeSize
+func (j *Journal) Notice(loop int) *Notice { return j.notice(loop) }
+
+// Receiver is where the death of the thread is announced that receives what a predecessor left, while it
+// does so: what a last system call of it brings is this process's to send on.
+func (j *Journal) Receiver() *Notice { return j.notice(MaxLoops) }
+
+func (j *Journal) notice(i int) *Notice {
+	at := headerSize + i*NoticeSize
 	n, err := NoticeAt(j.mem[at : at+NoticeSize : at+NoticeSize])
 	if err != nil {
 		panic("queue: " + err.Error()) // aligned and long enough by construction
@@ -280,13 +286,13 @@ func (j *Journal) Notice(loop int) *Notice {
 	return n
 }
 
-// Notices are those of all loops, for a watcher or the keeper.
+// Notices are those of all threads that use descriptors, for a watcher or the keeper: one for each loop, and Receiver.
 func (j *Journal) Notices() []*Notice {
-	ns := make([]*Notice, j.shape.Loops)
+	ns := make([]*Notice, j.shape.Loops, j.shape.Loops+1)
 	for i := range ns {
 		ns[i] = j.Notice(i)
 	}
-	return ns
+	return append(ns, j.Receiver())
 }
 
 // Generation is the number of the last generation that claimed the journal, 0

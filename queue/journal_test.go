@@ -649,7 +649,7 @@ func TestPopulateAndKeepFromChildren(t *testing.T) {
 	if err := j.KeepFromChildren(); err != nil {
 		t.Error(err)
 	}
-	if n := j.Notices(); len(n) != 2 || n[0] == n[1] {
-		t.Error("the loops share a notice")
+	if n := j.Notices(); len(n) != 3 || n[0] == n[1] || n[2] == n[1] || n[2] != j.Receiver() {
+		t.Error("threads share a notice, or have none")
 	}
 }

@@ -38,6 +38,9 @@ const (
 // cannot allocate, and looks through them for every descriptor it finds.
 const maxListed = 64
 
+// maxThreads bounds KeeperOptions.Threads: those of a journal's Notices.
+const maxThreads = MaxLoops + 1
+
 // KeeperOptions says what a Keeper holds for whom.
 type KeeperOptions struct {
 	// End is the socket that the descriptors are sent into: an end of a Unix
@@ -333,8 +336,8 @@ type keeperPage struct {
 	close      [maxListed]fileIdentity
 	never      [maxListed]int32
 	extra      [maxListed]int32
-	threads    [maxListed]*uint32 // their keeper's words, in the caller's shared memory
-	first      *byte              // in the caller's shared memory
+	threads    [maxThreads]*uint32 // their keeper's words, in the caller's shared memory
+	first      *byte               // in the caller's shared memory
 
 	// Owned by the keeper.
 	deadline unix.Timespec
@@ -397,12 +400,13 @@ func newKeeperPage(o *KeeperOptions) (*keeperPage, error) {
 
 func checkKeeperOptions(o *KeeperOptions) error {
 	for _, l := range []struct {
-		what string
-		len  int
+		what     string
+		len, max int
 	}{
-		{"CloseFirst", len(o.CloseFirst)}, {"Never", len(o.Never) + 4}, {"Extra", len(o.Extra)}, {"Threads", len(o.Threads)},
+		{"CloseFirst", len(o.CloseFirst), maxListed}, {"Never", len(o.Never) + 4, maxListed}, {"Extra", len(o.Extra), maxListed},
+		{"Threads", len(o.Threads), maxThreads},
 	} {
-		if l.len > maxListed {
+		if l.len > l.max {
 			return fmt.Errorf("%s lists too many", l.what)
 		}
 	}

@@ -153,7 +153,7 @@ func (k *keeping) await(ctx context.Context) error {
 // the server before it. The server's lock has been taken. When it returns all connections go
 // on, or are on their way to their loops.
 //
-// The order is that of package queue: claim, register the loops' threads, keeper, and only then
+// The order is that of package queue: claim, register the threads that use descriptors, keeper, and only then
 // receive, so that a death at any instruction leaves everything in somebody's table.
 func (s *Server) takeOver(lock *lockfile.Lock) error {
 	k := s.custody
@@ -168,6 +168,13 @@ func (s *Server) takeOver(lock *lockfile.Lock) error {
 	if err := k.register(); err != nil {
 		return err
 	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	release, err := k.journal.Receiver().Register() // before the keeper, which would not wait for this thread
+	if err != nil {
+		return err
+	}
+	defer func() { _ = release() }() // on the thread that registered it cannot fail
 	if err := k.startKeeper(generation); err != nil {
 		return err
 	}
