@@ -17,7 +17,7 @@ func (p *Trafficd) Annihilate() {
 		for _, pid := range left {
 			if h, err := openProcess(pid); err == nil {
 				p.mu.Lock()
-				p.killed[pid], p.seen[pid] = true, true
+				p.killed[pid], p.seen[pid] = StartTime(pid), true
 				p.mu.Unlock()
 				h.signal(unix.SIGKILL)
 				dying = append(dying, h)

@@ -114,7 +114,7 @@ func (p *Trafficd) Strike(all ...*Process) int {
 	n := 0
 	p.mu.Lock()
 	for _, h := range all {
-		p.killed[h.PID] = true
+		p.killed[h.PID] = StartTime(h.PID)
 	}
 	p.mu.Unlock()
 	for _, h := range all {
@@ -125,10 +125,12 @@ func (p *Trafficd) Strike(all ...*Process) int {
 	return n
 }
 
+// wasKilled reports whether a process is one that the story has killed. A number comes again after some ten thousand others.
 func (p *Trafficd) wasKilled(pid int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.killed[pid]
+	start, ok := p.killed[pid]
+	return ok && start == StartTime(pid)
 }
 
 // WaitTaken waits until the lock of the server names another than old, or the time is over,

@@ -37,7 +37,7 @@ type Trafficd struct {
 
 	mu     sync.Mutex // guards below
 	seen   map[int]bool
-	killed map[int]bool // by Strike
+	killed map[int]uint64 // by Strike: when it was started, by its PID
 	ended  bool
 }
 
@@ -155,7 +155,7 @@ func prepare(t testing.TB, opts ...Option) *Trafficd {
 	t.Cleanup(func() { os.RemoveAll(base) })
 	p := &Trafficd{
 		RunRoot: filepath.Join(base, "run"), Addr: FreeAddr(t), Autoconf: FreeAddr(t),
-		t: t, exited: make(chan struct{}), seen: map[int]bool{}, killed: map[int]bool{},
+		t: t, exited: make(chan struct{}), seen: map[int]bool{}, killed: map[int]uint64{},
 	}
 	p.opts.binary = binary
 	for _, o := range opts {
