@@ -171,25 +171,25 @@ func (e *executioner) missing() []queue.Step {
 // after it knows still that the POST was sent, and does not send it again.
 func TestKilledAtTheStepThatForgetsAPost(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "kill")
-	dead, broken := harness.NewGate(), make(chan struct{}, 1)
+	dead, news := harness.NewGate(), make(chan string, 4)
 	o := harness.NewOrigin(t, func(e *harness.Exchange) {
-		e.ReadBody()
+		news <- e.ReadBody()
 		dead.Wait(e)
 		e.Break()
-		broken <- struct{}{}
+		news <- "broken off"
 	})
 	p := harness.Start(t, harness.Map("/", o), harness.Mortal(t, file))
 	e := &executioner{t: t, p: p, file: file}
 	at := e.await()
 	c := p.Client().Dial()
 	c.Send("POST /once HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
-	o.WaitCount("/once", 1)
+	<-news // it has come
 	at.standby.Signal(t, unix.SIGSTOP)
 	e.order("7:1") // slot closed
 	p.Strike(at.server)
 	at.server.WaitGone(t)
 	dead.Open()
-	<-broken
+	<-news // the connection is broken off
 	at.standby.Signal(t, unix.SIGCONT)
 	if !at.standby.GoneWithin(harness.Patience) {
 		t.Fatal("the server that took over has not closed a slot")
