@@ -96,8 +96,8 @@
 //	slot, no socket                lost, and the only sign of it
 //
 // Invariants: a successor has its own keeper before it receives the first
-// descriptor, so its death at any instruction loses nothing, however often that
-// happens. Nothing in the journal is a pointer. The shape of the journal is checked
+// descriptor, and that keeper waits for the thread that receives (Journal.Receiver) as for the loops', so its death at
+// any instruction loses nothing, however often that happens. Nothing in the journal is a pointer. The shape of the journal is checked
 // before it is used, and what cannot be read is refused; slots and records are as
 // trustworthy as the processes that wrote them: a place that a record names must
 // be checked by whoever adopts it before it is used.
