@@ -30,7 +30,7 @@ var certain = [conditions]string{
 func steps(visit func(s Step, n int)) {
 	for s := stepClaim; s <= stepNext; s++ {
 		switch {
-		case s == stepClaim, s == stepMarkKept, s == stepMarkReceived:
+		case s == stepClaim, s == stepKept, s == stepMarkReceived:
 			visit(s, 1) // is passed once
 		case s <= stepClose, s >= UserStep:
 			for _, n := range []int{1, 2, 3, 7} {
@@ -53,7 +53,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 		r.untilDeath(0)
 		steps(r.dieAt)
 		for n := 1; n <= 5; n++ {
-			for _, s := range []Step{stepReceived, stepMarkKept, stepMarkReceived, stepClaim, stepReceived} {
+			for _, s := range []Step{stepReceived, stepKept, stepMarkReceived, stepClaim, stepReceived} {
 				times := 1
 				if s == stepReceived {
 					times = n
@@ -119,7 +119,7 @@ func TestAStormOfDeathsInAdoption(t *testing.T) {
 		for i := range keptPlaces + 20 {
 			r.dieAt(stepReceived, []int{1, 100, MaxFDs + 1, 2*MaxFDs + 1, idlers}[i%5])
 			if i%10 == 9 {
-				r.dieAt(stepMarkKept, 1)
+				r.dieAt(stepKept, 1)
 			}
 		}
 		r.start()

@@ -324,21 +324,8 @@ func (j *Journal) Claim() (uint64, error) {
 // Fenced tells whether a newer generation has claimed the journal.
 func (j *Journal) Fenced() bool { return j.header.generation.Load() != j.mine }
 
-// MarkKept notes that a keeper of this generation exists: from now on its END
-// must be awaited. Call it right after StartKeeper, and before anything is
-// received: a death before it leaves a keeper that has nothing. One that is
-// started in place of another takes its place here as well.
-//
-// A keeper that is given the journal (KeeperOptions) needs it not.
-func (j *Journal) MarkKept(k *Keeper) {
-	who := k.sender()
-	r := j.prepareKept(who.Generation)
-	r.pid.Store(uint64(who.PID))
-	r.start.Store(who.StartTime)
-	j.onlyKept(r)
-}
-
-// prepareKept is a record of a keeper that is about to be made. Until it has a number there is nobody to be awaited.
+// prepareKept is the record of a keeper of this generation that is about to be made. Until it has a number there is nobody to
+// be awaited: a death before that leaves a keeper that has nothing.
 func (j *Journal) prepareKept(generation uint64) *keptRecord {
 	r := j.keptPlace()
 	r.generation.Store(0)
@@ -350,7 +337,7 @@ func (j *Journal) prepareKept(generation uint64) *keptRecord {
 
 // onlyKept forgets who kept this generation before r.
 func (j *Journal) onlyKept(r *keptRecord) {
-	Killpoint(stepMarkKept)
+	Killpoint(stepKept)
 	for i := range j.header.kept {
 		if old := &j.header.kept[i]; old != r && old.generation.Load() == r.generation.Load() {
 			old.generation.Store(0)

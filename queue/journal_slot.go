@@ -48,7 +48,7 @@ type Step int
 // The steps of this package. A user of it numbers its own from UserStep on.
 const (
 	stepClaim Step = iota
-	stepMarkKept
+	stepKept
 	stepMarkReceived
 	stepReceived
 	stepOpenBegun

@@ -300,14 +300,22 @@ func mark(t *testing.T, j *Journal, pid int, start uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j.MarkKept(&Keeper{pid: pid, start: start, generation: g})
+	markKept(j, Sender{Generation: g, PID: pid, StartTime: start})
+}
+
+// markKept does what a keeper's birth does.
+func markKept(j *Journal, who Sender) {
+	r := j.prepareKept(who.Generation)
+	r.pid.Store(uint64(who.PID))
+	r.start.Store(who.StartTime)
+	j.onlyKept(r)
 }
 
 func TestAKeeperInPlaceOfAnother(t *testing.T) {
 	j, fd := mustJournal(t, smallShape)
 	mark(t, j, 101, 1)
-	j.MarkKept(&Keeper{pid: 102, start: 2, generation: 1})
 	want := []Sender{{Generation: 1, PID: 102, StartTime: 2}}
+	markKept(j, want[0])
 	if got := reopen(t, fd).Outstanding(); !slices.Equal(got, want) {
 		t.Errorf("awaits %v, want %v", got, want)
 	}

@@ -82,8 +82,8 @@ type KeeperOptions struct {
 	// server should go first. A wish: without CAP_SYS_RESOURCE it cannot be
 	// lowered. See Keeper.OOMError.
 	OOMScoreAdj *int
-	// Journal, if not nil, names the keeper to a successor from the instant of the clone on. MarkKept is for
-	// those who do it themselves.
+	// Journal, if not nil, names the keeper to a successor from the instant of the clone on: its END is awaited then
+	// (Outstanding).
 	Journal *Journal
 	// Replaced, if not nil, has a keeper that is gone without Stop replaced at once, by the thread that
 	// sees it go: each goroutine and each lock on that way would be a time in which nobody keeps anything,
