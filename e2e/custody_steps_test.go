@@ -197,3 +197,26 @@ func TestKilledAtTheStepThatForgetsAPost(t *testing.T) {
 	c.Read("POST").ExpectStatus(502)
 	o.ExpectCount("/once", 1)
 }
+
+// An origin answers a POST with what cannot be passed on, and the server dies as it closes that connection. The next one knows
+// still that the POST was sent, and does not send it again.
+func TestKilledAtTheStepThatEndsAPost(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "kill")
+	o := harness.NewOrigin(t, func(e *harness.Exchange) {
+		e.Raw("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: another\r\n\r\n")
+		e.Await(nil)
+	})
+	p := harness.Start(t, harness.Map("/", o), harness.Mortal(t, file))
+	e := &executioner{t: t, p: p, file: file}
+	at := e.await()
+	e.order("7:1") // slot closed
+	p.Strike(at.server)
+	e.obeyed()
+	c := p.Client().Dial()
+	c.Send("POST /once HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: one\r\n\r\n")
+	c.Read("POST").ExpectStatus(502)
+	if !at.standby.GoneWithin(harness.Patience) {
+		t.Fatal("the server has not closed a slot")
+	}
+	o.ExpectCount("/once", 1)
+}

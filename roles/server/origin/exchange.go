@@ -225,9 +225,13 @@ func (x *Exchange) Resume() {
 
 // Cancel ends the exchange without a further call to the handler. The
 // connection is closed: what is under way on it cannot be taken back.
-func (x *Exchange) Cancel() {
+func (x *Exchange) Cancel() { x.Leave()() }
+
+// Leave is Cancel in two steps: nothing more comes of the exchange, but its connection is closed only by the
+// function that it returns. Until then a successor finds there that the request was sent.
+func (x *Exchange) Leave() (closeConn func()) {
 	if !x.active {
-		return
+		return func() {}
 	}
 	x.active = false
 	x.echo, x.echoing = nil, nil
@@ -235,13 +239,13 @@ func (x *Exchange) Cancel() {
 		x.dial = nil
 		d.giveUp()
 	}
-	if c := x.conn; c != nil {
-		x.conn = nil
-		c.x = nil
-		now := c.pool.loop.Now()
-		c.close()
-		x.forgo(now)
+	c := x.conn
+	if c == nil {
+		return func() {}
 	}
+	x.conn, c.x = nil, nil
+	x.forgo(c.pool.loop.Now())
+	return c.close
 }
 
 // forgo says that nobody learns whether the server would have answered.

@@ -181,12 +181,10 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 	}
 	if r.Status == 304 && f.store {
 		// Our own request had no conditions, whatever the client's had.
-		f.x.Cancel()
 		f.finish(failed, reason{502, "the origin answered 304 (Not Modified) to a request without conditions"})
 		return nil
 	}
 	if framing == http1.Tunnel && !t.mayBecome(r, head) {
-		f.x.Cancel()
 		f.finish(failed, reason{502, "the origin switched to a protocol that it was not asked for"})
 		return nil
 	}
@@ -211,7 +209,6 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 	default:
 		h.own = nil
 		if h.lines = f.keepLines(f.env.appendLines(f.env.scratch[:0], r, head)); h.lines == nil {
-			f.x.Cancel()
 			f.finish(failed, reason{502, "the origin's response head is too large"})
 			return nil
 		}

@@ -165,7 +165,6 @@ func (f *fetch) leave(p *follower) {
 func (f *fetch) abandoned() {
 	f.lead = nil
 	if f.progress == pending { // only the owner changes it
-		f.x.Cancel()
 		f.mu.Lock()
 		f.left = true
 		f.mu.Unlock()
@@ -194,7 +193,6 @@ func (f *fetch) orphaned() {
 		f.free()
 	case p == open && writing && left >= 0 && left <= worthFinishing:
 	default:
-		f.x.Cancel()
 		f.finish(again, reason{}) // for whoever came at this very instant
 	}
 }
@@ -219,7 +217,7 @@ func (f *fetch) free() {
 	f.pieces.release()
 }
 
-// finish ends the fetch and tells the followers.
+// finish ends the fetch, with its exchange if that goes on, and tells the followers.
 func (f *fetch) finish(p progress, why reason) {
 	f.land()
 	if p != complete {
@@ -238,6 +236,10 @@ func (f *fetch) finish(p progress, why reason) {
 	}
 	f.lead = nil
 	f.moved = true
+	if p != complete {
+		// Once those who have asked have noted their answer: until then its connection alone says that the request was sent.
+		defer f.x.Leave()()
+	}
 	if empty {
 		f.free()
 		return
@@ -405,7 +407,6 @@ func (f *fetch) Space() []byte {
 	if f.ringRef == 0 {
 		ref, ok := f.env.Arena.GetLarge()
 		if !ok {
-			f.x.Cancel()
 			f.finish(failed, reason{503, "all buffers are in use"})
 			return nil
 		}

@@ -357,7 +357,6 @@ func (f *fetch) continues(r *http1.Response, head []byte) bool {
 
 // refuse ends the fetch for a response that cannot be passed on.
 func (f *fetch) refuse(text string) {
-	f.x.Cancel()
 	f.finish(failed, reason{502, text})
 }
 

@@ -116,7 +116,6 @@ func (f *fetch) resumed(r *http1.Response, head []byte) origin.Sink {
 	p, several, ok := f.enclosed(r, head)
 	if r.Status != 206 || !ok || several || p.bent || p.span != want || p.size != size ||
 		r.Repeated(header.ETag) || !header.StrongMatch(r.Value(head, header.ETag), f.resumeTag()) {
-		f.x.Cancel()
 		f.finish(failed, torn)
 		return nil
 	}

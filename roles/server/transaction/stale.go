@@ -171,7 +171,6 @@ func (f *fetch) hushes(status int) bool {
 // hush ends the fetch as if the origin had not answered (RFC 9111 §4.3.3).
 func (f *fetch) hush(status int) {
 	f.lead.fwdStatus = uint16(status)
-	f.x.Cancel()
 	f.mu.Lock()
 	f.hushed = true
 	f.mu.Unlock()
