@@ -40,7 +40,7 @@ type adoption struct {
 	idles    int                               // clients' connections of this kind
 	active   bool                              // what is in progress goes on
 	accused  []uint64                          // by loop: whose request the dead server was at
-	held     map[*transaction.Resumed]*suspect // by the fetch that it leads; nil for one that leads none
+	held     map[*transaction.Resumed]*suspect // by the fetch that it leads
 	suspects []*suspect
 	told     crash.Adoption
 }
@@ -404,7 +404,9 @@ func (a *adoption) resumeSessions() {
 		w.row.Inc(stats.ClientConnectionsCurrent)
 		a.note(l, r.Fate)
 		if who := a.suspect(l, r); who != nil {
-			a.held[r.Lead] = who
+			if r.Lead != nil {
+				a.held[r.Lead] = who
+			}
 			continue
 		}
 		a.starts[l.loop] = append(a.starts[l.loop], r.Start)
@@ -427,7 +429,7 @@ func (a *adoption) resumeExchanges() {
 		}
 		f := a.carried(l)
 		if f == nil || !f.Linked() {
-			a.dropLater(l)
+			a.dropLater(l, a.held[f])
 			continue
 		}
 		c, err := a.workers[l.loop].env.Origins.Resume(l.fd, l.slot, l.progress, f.Exchange())
@@ -484,11 +486,16 @@ func (a *adoption) settle() {
 	}
 }
 
-// dropLater is drop for a connection to an origin, when what becomes of its fetch has been noted (settle): until then only
-// the connection's record says that the request was sent, and must not be sent again.
-func (a *adoption) dropLater(l *leftover) {
+// dropLater is drop for a connection to an origin, when what becomes of its request has been noted (settle, and the session
+// that waits for it): until then only the connection's record says that the request was sent, and must not be sent again. who is
+// the suspect whose request it is; nil: it is none's.
+func (a *adoption) dropLater(l *leftover, who *suspect) {
 	l.done = true
-	a.starts[l.loop] = append(a.starts[l.loop], func() { a.release(l) })
+	starts := &a.starts[l.loop]
+	if who != nil {
+		starts = &who.starts
+	}
+	*starts = append(*starts, func() { a.release(l) })
 }
 
 // drop closes a connection, and gives back what its record names.

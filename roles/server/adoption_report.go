@@ -40,7 +40,7 @@ func (a *adoption) lose(l *leftover, why string) {
 		sock.ResetOnClose(l.fd) // where the end of the stream ends a body, it must not look like that
 	}
 	if l.tag == custody.Exchange {
-		a.dropLater(l)
+		a.dropLater(l, nil)
 		return
 	}
 	a.drop(l)

@@ -93,10 +93,10 @@ func (p *suspect) judge() {
 		if p.poison {
 			p.worker.row.Inc(stats.RequestsLost)
 			p.r.Condemn()
-			return
+		} else {
+			p.r.Acquit(innocent)
+			p.r.Start() // before its origin's connection, whose response it might miss
 		}
-		p.r.Acquit(innocent)
-		p.r.Start() // before its origin's connection, whose response it might miss
 		for _, start := range p.starts {
 			start()
 		}
