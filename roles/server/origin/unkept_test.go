@@ -3,27 +3,16 @@ package origin
 import (
 	"testing"
 
-	"golang.org/x/sys/unix"
-
-	"trafficd/queue"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/custody"
+	"trafficd/roles/server/custody/custodytest"
 )
 
 // newKeptRig is a rig whose connections are in custody, with so many records to spare and slots for as many connections.
 func newKeptRig(t *testing.T, records, slots int) *rig {
 	t.Helper()
 	shape := buffer.Shape{Records: records, Smalls: 8, Larges: 4}
-	fd, err := queue.NewJournal(queue.Geometry{Loops: 1, Slots: slots, Pool: (shape.Size() + 4095) &^ 4095})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	j, err := queue.OpenJournal(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { j.Close() }) // when the rig is gone
+	j := custodytest.Journal(t, slots, shape)
 	r := newRig(t, nil)
 	r.on(func() {
 		r.arena = buffer.Over(j.Pool(0), shape)

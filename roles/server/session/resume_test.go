@@ -10,6 +10,7 @@ import (
 	"trafficd/queue"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/custody"
+	"trafficd/roles/server/custody/custodytest"
 	"trafficd/roles/server/transaction"
 )
 
@@ -24,15 +25,7 @@ type heir struct {
 func newHeir(t *testing.T) *heir {
 	t.Helper()
 	shape := buffer.Shape{Records: 8, Smalls: 8, Larges: 2}
-	jfd, err := queue.NewJournal(queue.Geometry{Loops: 1, Slots: 8, Pool: (shape.Size() + 4095) &^ 4095})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(jfd)
-	j, err := queue.OpenJournal(jfd)
-	if err != nil {
-		t.Fatal(err)
-	}
+	j := custodytest.Journal(t, 8, shape)
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +34,7 @@ func newHeir(t *testing.T) *heir {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(fds[1]); l.Close(); j.Close() })
+	t.Cleanup(func() { unix.Close(fds[1]); l.Close() })
 	a := buffer.Over(j.Pool(0), shape)
 	book := custody.NewBook(j, 0, a, nil)
 	book.Ledger = j.Ledger(0)
@@ -69,20 +62,30 @@ func (h *heir) note(t *testing.T, base uint64, at int, received string) {
 	h.left.Progress.Consumed = base + uint64(copy(h.Arena.Bytes(in), received))
 }
 
+// resume makes the session of the connection; lead finds the fetch of its request.
+func (h *heir) resume(t *testing.T, lead func(transaction.Identity) *transaction.Resumed) *Resumed {
+	t.Helper()
+	h.left.Lead = lead
+	r, err := h.Resume(h.left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// nobody is the lead of a request that no fetch sends.
+func nobody(transaction.Identity) *transaction.Resumed { return nil }
+
 // A connection goes on to its next request while the response to the one before is still coming for the
 // cache. The fetch of that one must not answer this one.
 func TestARequestGoesOnWithItsOwnFetchOnly(t *testing.T) {
 	h := newHeir(t)
 	h.note(t, 1000, 41, "GET /a HTTP/1.1\r\nHost: a\r\nAccept: a/a\r\n\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n"[:70])
 	var asked []transaction.Identity
-	h.left.Lead = func(id transaction.Identity) *transaction.Resumed {
+	r := h.resume(t, func(id transaction.Identity) *transaction.Resumed {
 		asked = append(asked, id)
 		return nil
-	}
-	r, err := h.Resume(h.left)
-	if err != nil {
-		t.Fatal(err)
-	}
+	})
 	if len(asked) != 1 || asked[0] != (transaction.Identity{Conn: 4711, Request: 1043}) {
 		t.Errorf("asked for the fetches of %+v", asked)
 	}
@@ -96,11 +99,7 @@ func TestARequestGoesOnWithItsOwnFetchOnly(t *testing.T) {
 func TestLeavingCustody(t *testing.T) {
 	h := newHeir(t)
 	h.note(t, 0, 0, "GET / HTTP/1.1\r\n")
-	h.left.Lead = func(transaction.Identity) *transaction.Resumed { return nil }
-	r, err := h.Resume(h.left)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := h.resume(t, nobody)
 	r.s.LeaveCustody()
 	if n := h.Book.Ledger.InUse(); n != 0 {
 		t.Errorf("%d slots are in use", n)
@@ -121,24 +120,16 @@ func TestLeavingCustody(t *testing.T) {
 func TestWhatWasGivenUpIsNotBegunAgain(t *testing.T) {
 	h := newHeir(t)
 	h.note(t, 0, 0, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n")
-	none := func(transaction.Identity) *transaction.Resumed { return nil }
-	h.left.Lead = none
-	r, err := h.Resume(h.left)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := h.resume(t, nobody)
 	w := h.takeWork()
 	r.s.work, r.s.phase, r.s.waits = w, phaseAnswering, nil
 	r.s.giveUp()
 	r.s.work = nil
 
-	h.left.Lead = func(transaction.Identity) *transaction.Resumed {
+	r = h.resume(t, func(transaction.Identity) *transaction.Resumed {
 		t.Error("a fetch is looked for")
 		return nil
-	}
-	if r, err = h.Resume(h.left); err != nil {
-		t.Fatal(err)
-	}
+	})
 	r.Start()
 	var b [64]byte
 	n, err := unix.Read(h.fd, b[:])
@@ -153,11 +144,7 @@ func TestWhatWasGivenUpIsNotBegunAgain(t *testing.T) {
 func TestASessionThatWaitsForItsStart(t *testing.T) {
 	h := newHeir(t)
 	h.note(t, 0, 0, "GET / HTTP/1.1\r\n")
-	h.left.Lead = func(transaction.Identity) *transaction.Resumed { return nil }
-	r, err := h.Resume(h.left)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := h.resume(t, nobody)
 	r.s.Wake()
 	if r.s.phase != phaseHead || !r.s.readable {
 		t.Errorf("it has not waited: it is %v", r.s.phase)

@@ -10,6 +10,7 @@ import (
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/custody"
+	"trafficd/roles/server/custody/custodytest"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
 	"trafficd/roles/server/parent"
@@ -26,20 +27,12 @@ var estateShape = buffer.Shape{Records: 8, Smalls: 8, Larges: 4}
 
 func newEstate(t *testing.T) *estate {
 	t.Helper()
-	fd, err := queue.NewJournal(queue.Geometry{Loops: 1, Slots: 8, Pool: (estateShape.Size() + 4095) &^ 4095})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	j, err := queue.OpenJournal(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
+	j := custodytest.Journal(t, 8, estateShape)
 	mem, err := unix.Mmap(-1, 0, 8<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { j.Close(); unix.Munmap(mem) })
+	t.Cleanup(func() { unix.Munmap(mem) })
 	return &estate{j, mem}
 }
 
