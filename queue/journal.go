@@ -271,20 +271,18 @@ func (j *Journal) Populate(n int) error {
 }
 
 // Notice is where the death of this loop's thread is announced.
-func (j *Journal) Notice(loop int) *Notice { return j.notice(loop) }
-
-// Receiver is where the death of the thread is announced that receives what a predecessor left, while it
-// does so: what a last system call of it brings is this process's to send on.
-func (j *Journal) Receiver() *Notice { return j.notice(MaxLoops) }
-
-func (j *Journal) notice(i int) *Notice {
-	at := headerSize + i*NoticeSize
+func (j *Journal) Notice(loop int) *Notice {
+	at := headerSize + loop*NoticeSize
 	n, err := NoticeAt(j.mem[at : at+NoticeSize : at+NoticeSize])
 	if err != nil {
 		panic("queue: " + err.Error()) // aligned and long enough by construction
 	}
 	return n
 }
+
+// Receiver is where the death of the thread is announced that receives what a predecessor left, while it
+// does so: what a last system call of it brings is this process's to send on.
+func (j *Journal) Receiver() *Notice { return j.Notice(MaxLoops) }
 
 // Notices are those of all threads that use descriptors, for a watcher or the keeper: one for each loop, and Receiver.
 func (j *Journal) Notices() []*Notice {

@@ -439,12 +439,18 @@ func (a *adoption) resumeExchanges() {
 			continue
 		}
 		a.workers[l.loop].row.Inc(stats.OriginConnectionsCurrent)
-		if who := a.held[f]; who != nil {
-			who.starts = append(who.starts, c.Start)
-			continue
-		}
-		a.starts[l.loop] = append(a.starts[l.loop], c.Start)
+		a.later(l, a.held[f], c.Start)
 	}
+}
+
+// later has something done about a connection to an origin when the sessions go on; with who, the suspect whose request it
+// carries, when that one is judged.
+func (a *adoption) later(l *leftover, who *suspect, do func()) {
+	starts := &a.starts[l.loop]
+	if who != nil {
+		starts = &who.starts
+	}
+	*starts = append(*starts, do)
 }
 
 // resumeTunnels goes on with connections that have left HTTP.
@@ -487,15 +493,10 @@ func (a *adoption) settle() {
 }
 
 // dropLater is drop for a connection to an origin, when what becomes of its request has been noted (settle, and the session
-// that waits for it): until then only the connection's record says that the request was sent, and must not be sent again. who is
-// the suspect whose request it is; nil: it is none's.
+// that waits for it): until then only the connection's record says that the request was sent, and must not be sent again.
 func (a *adoption) dropLater(l *leftover, who *suspect) {
 	l.done = true
-	starts := &a.starts[l.loop]
-	if who != nil {
-		starts = &who.starts
-	}
-	*starts = append(*starts, func() { a.release(l) })
+	a.later(l, who, func() { a.release(l) })
 }
 
 // drop closes a connection, and gives back what its record names.

@@ -181,11 +181,11 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 	}
 	if r.Status == 304 && f.store {
 		// Our own request had no conditions, whatever the client's had.
-		f.finish(failed, reason{502, "the origin answered 304 (Not Modified) to a request without conditions"})
+		f.refuse("the origin answered 304 (Not Modified) to a request without conditions")
 		return nil
 	}
 	if framing == http1.Tunnel && !t.mayBecome(r, head) {
-		f.finish(failed, reason{502, "the origin switched to a protocol that it was not asked for"})
+		f.refuse("the origin switched to a protocol that it was not asked for")
 		return nil
 	}
 	part, ok := f.takePart(r, head)
@@ -209,7 +209,7 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 	default:
 		h.own = nil
 		if h.lines = f.keepLines(f.env.appendLines(f.env.scratch[:0], r, head)); h.lines == nil {
-			f.finish(failed, reason{502, "the origin's response head is too large"})
+			f.refuse("the origin's response head is too large")
 			return nil
 		}
 	}
