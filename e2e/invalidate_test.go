@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"testing"
 
 	"trafficd/e2e/harness"
@@ -53,4 +54,77 @@ func TestUnsafeRequestsInvalidateForEverybody(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What was asked for before an unsafe request changed it, and comes after that, goes to who asked for it and to nobody
+// else: it is not stored, and who asks from then on does not wait for it.
+func TestUnsafeRequestOutrunsFetch(t *testing.T) {
+	t.Parallel()
+	for _, begun := range []bool{false, true} { // the response has begun
+		for target, change := range map[string]string{"itself": "/a", "where it points to": "/b"} {
+			t.Run(fmt.Sprint(target, " begun ", begun), func(t *testing.T) {
+				t.Parallel()
+				gate := harness.NewGate()
+				var changed harness.Switch
+				p, o := proxy(t, map[string]harness.Handler{"/b": harness.Reply(204, "", "Location: /a"), "/a": func(e *harness.Exchange) {
+					switch {
+					case e.Method != "GET":
+						e.Reply(204, "")
+					case changed.On():
+						e.Reply(200, "new", freshLong)
+					case begun:
+						e.Raw("HTTP/1.1 200 OK\r\n" + freshLong + "\r\nContent-Length: 3\r\n\r\no")
+						gate.Wait(e)
+						e.Raw("ld")
+					default:
+						gate.Wait(e)
+						e.Reply(200, "old", freshLong)
+					}
+				}})
+				first := p.Client().Dial().Send(harness.Request("GET", "/a", ""))
+				o.WaitCount("/a", 1)
+				if begun {
+					first.ReadHead()
+				}
+				changed.Set()
+				p.Client().Do("POST", change, "").ExpectStatus(204)
+				p.Client().Get("/a").Expect(200, "new")
+				gate.Open()
+				if begun {
+					if got := first.ReadRaw(3); got != "old" {
+						t.Errorf("who asked before got %q", got)
+					}
+				} else {
+					first.Read("GET").Expect(200, "old")
+				}
+				p.Client().Get("/a").Expect(200, "new").Has("Age")
+			})
+		}
+	}
+}
+
+// The same holds for what is fetched in the background.
+func TestUnsafeRequestOutrunsRefresh(t *testing.T) {
+	t.Parallel()
+	gate := harness.NewGate()
+	var changed harness.Switch
+	p, o := proxy(t, map[string]harness.Handler{"/s": versions(staleSoon, func(e *harness.Exchange) {
+		switch {
+		case e.Method != "GET":
+			changed.Set()
+			e.Reply(204, "")
+		case changed.On():
+			e.Reply(200, "new", freshLong)
+		default:
+			gate.Wait(e)
+			e.Reply(200, "old", freshLong)
+		}
+	})})
+	p.Client().Get("/s").Expect(200, "v1")
+	p.Client().Get("/s").Expect(200, "v1")
+	o.WaitCount("/s", 2)
+	p.Client().Do("DELETE", "/s", "").ExpectStatus(204)
+	gate.Open()
+	p.Client().Get("/s").Expect(200, "new")
+	p.Client().Get("/s").Expect(200, "new").Has("Age")
 }

@@ -8,7 +8,8 @@ import (
 // A purge has to win against what is on its way: a response that was asked for before it and comes after it. So each
 // purge puts up a fence, and what is about to become findable is compared with the fences that were put up since
 // its request was sent (Meta.Born). A fence is a number in a slot, which depends on what is purged. Slots are shared:
-// now and then a response is not stored although no purge was meant for it, and never the other way round.
+// now and then a response is not stored although no purge was meant for it, and never the other way round. What an unsafe
+// request has changed (RFC 9111 §4.4) is purged like that, too (Outdate); since those can be many, so are the slots.
 //
 // A prefix has no slot, since a response has too many of them. The last few are listed, and what is older than the
 // oldest of them is not stored.
@@ -18,8 +19,9 @@ type fenceBook struct {
 	floor  atomic.Uint64 // the newest by prefix that is not listed any more
 	told   atomic.Uint32 // not 0: one URI may have several keys (NoteKeys)
 	_      [4]byte
-	all    atomic.Int64 // see sweeping
-	_      [24]byte
+	all    atomic.Int64  // see sweeping
+	spread atomic.Uint64 // the last of those by prefix
+	_      [16]byte
 
 	prefixes [fencePrefixes]prefixFence
 	slots    [fenceSlots]atomic.Uint64
@@ -34,7 +36,7 @@ type prefixFence struct {
 
 const (
 	fencePrefixes = 64
-	fenceSlots    = 2048
+	fenceSlots    = 8 << 10
 	fenceSize     = uint64(unsafe.Sizeof(fenceBook{}))
 )
 
@@ -80,6 +82,8 @@ func (s *Store) putUp(p *Purge) {
 		killpoint()
 	}
 	if p.Prefix != nil {
+		b.spread.Store(serial)
+		killpoint()
 		f := &b.prefixes[serial%fencePrefixes]
 		if old := f.serial.Load(); old > b.floor.Load() {
 			b.floor.Store(old)
@@ -105,6 +109,17 @@ func (s *Store) Outrun(born uint64, uri, head []byte) bool {
 	if s.slot(textURI, uri).Load() > born {
 		return true
 	}
+	if b.spread.Load() > born && s.outrunByPrefix(born, uri) {
+		return true
+	}
+	if b.tagged.Load() <= born {
+		return false
+	}
+	return head == nil || s.opts.Tags != nil && s.opts.Tags(head, func(tag []byte) bool { return s.slot(textTag, tag).Load() > born })
+}
+
+func (s *Store) outrunByPrefix(born uint64, uri []byte) bool {
+	b := s.fences
 	for i := range b.prefixes {
 		f := &b.prefixes[i]
 		if f.serial.Load() <= born {
@@ -115,11 +130,13 @@ func (s *Store) Outrun(born uint64, uri, head []byte) bool {
 			return true
 		}
 	}
-	if b.floor.Load() > born {
-		return true
+	return b.floor.Load() > born
+}
+
+// Outdate says that what was asked for of a URI before now is out of date: it will not be stored. What is stored is
+// for Remove, which comes after it.
+func (s *Store) Outdate(uri []byte) {
+	if !s.Fenced() {
+		s.putUp(&Purge{URI: uri})
 	}
-	if b.tagged.Load() <= born {
-		return false
-	}
-	return head == nil || s.opts.Tags != nil && s.opts.Tags(head, func(tag []byte) bool { return s.slot(textTag, tag).Load() > born })
 }

@@ -25,6 +25,16 @@ func (k Key) Tag() uint32 { return k.tag() }
 // Spread is evenly distributed over all values.
 func (k Key) Spread() uint32 { return uint32(k.low() >> 32) }
 
+// Alternate returns a key for those of the requests for k that say the same in what selects an alternate. Nothing is stored
+// under it.
+func (s *Store) Alternate(k Key, selecting []byte) Key {
+	var h sipHash
+	h.init(s.keySeed[0], s.keySeed[1])
+	h.write(k[:])
+	h.write(selecting)
+	return h.sum()
+}
+
 // KeyOf returns the key of a URI. The scheme and the host are compared without
 // case, and the scheme's default port is dropped (RFC 9110 §4.2.3); path and query
 // are taken byte for byte. A nil query means there is none, which is not the same

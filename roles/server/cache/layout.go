@@ -11,7 +11,7 @@ import (
 
 const (
 	magic   = 0x6568636164726674 // "tfrdache", little endian
-	version = 5
+	version = 6
 
 	granule   = 64 // alignment of every allocation
 	pageSize  = 4096

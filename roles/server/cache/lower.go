@@ -169,4 +169,4 @@ func (a *Arena) publishLoaded(l location, h *objectHeader, still func() bool) bo
 }
 
 // LayoutVersion changes with the meaning of Meta, which the tier below keeps as it stands.
-const LayoutVersion = version
+const LayoutVersion = 5

@@ -360,3 +360,25 @@ func TestPurgeAmongLoops(t *testing.T) {
 		t.Errorf("%d segments still pinned", n)
 	}
 }
+
+// TestOutdate: what was asked for before is refused, of that URI only, and what is stored stays.
+func TestOutdate(t *testing.T) {
+	s := taggedStore(t)
+	before := s.Sequence()
+	if err := put(t, s, "h/old", "", "", before); err != nil {
+		t.Fatal(err)
+	}
+	s.Outdate([]byte("h/a"))
+	if err := put(t, s, "h/a", "", "", before); !errors.Is(err, ErrPurged) {
+		t.Errorf("what was asked for before: got %v", err)
+	}
+	if err := put(t, s, "h/b", "", "", before); err != nil {
+		t.Errorf("another URI: %v", err)
+	}
+	if err := put(t, s, "h/a", "", "", s.Sequence()); err != nil {
+		t.Errorf("what was asked for after it: %v", err)
+	}
+	if !s.Has(s.keyOfURI([]byte("h/old")), nil) {
+		t.Error("another response is gone")
+	}
+}

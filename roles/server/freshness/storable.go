@@ -75,6 +75,18 @@ func cacheable(status int) bool {
 	return status >= 200
 }
 
+// Particular tells whether a final status is about the request, as far as others of the same resource may be answered
+// otherwise: its fields, its content, who sent it. It says nothing of whether those responses can be stored.
+func Particular(status int) bool {
+	switch status {
+	case 400, 401, 402, 403, 406:
+		return true
+	case 206, 304:
+		return false
+	}
+	return !cacheable(status)
+}
+
 // understood is the set of final statuses whose rules of caching this cache knows (§5.2.2.3): those
 // of RFC 9110 §15 that are cacheable.
 func understood(status int) bool {

@@ -160,6 +160,18 @@ func (s *Selection) MatchVary(vary []byte) bool {
 	return true
 }
 
+// AppendSelecting appends what of the request decides whether it selects an alternate with this vary block: the same for
+// requests that say the same in all the fields that are nominated there.
+func (s *Selection) AppendSelecting(dst, vary []byte) []byte {
+	for line := range bytes.Lines(vary) {
+		name, _, _, _ := splitLine(line[:len(line)-1])
+		dst = append(dst, name...)
+		dst = appendVaryValue(dst, s.Request, s.Head, name)
+		dst = append(dst, '\n')
+	}
+	return dst
+}
+
 // splitLine takes a line of a vary block apart. colon: there was such a field.
 func splitLine(line []byte) (name, value, chosen []byte, colon bool) {
 	name, value, colon = bytes.Cut(line, colonByte)

@@ -256,8 +256,11 @@ func (f *fetch) keepLines(lines []byte) []byte {
 	return page[:copy(page, lines)]
 }
 
-// invalidate drops what an unsafe request has made wrong (RFC 9111 §4.4).
+// invalidate drops what an unsafe request has made wrong (RFC 9111 §4.4). What it brings itself is the newest there is.
 func (f *fetch) invalidate(t *Transaction, r *http1.Response, head []byte) {
+	if s := f.env.Store; s.Sequence() == f.born {
+		defer f.bear()
+	}
 	host := t.req.Host.In(t.head)
 	t.invalidate(t.path, t.query())
 	for _, id := range []header.ID{header.Location, header.ContentLocation} {
@@ -274,15 +277,18 @@ func (f *fetch) invalidate(t *Transaction, r *http1.Response, head []byte) {
 }
 
 // invalidate drops what is stored of a resource of the request's host: what a client is served that is reached as this
-// one is, and who says nothing of its way, at once; what is there for others, soon.
+// one is, and who says nothing of its way, at once; what is there for others, soon. What is on its way, to whomever, was
+// asked for before, and is not stored.
 func (t *Transaction) invalidate(path, query []byte) {
 	s, host := t.env.Store, t.req.Host.In(t.head)
+	uri := cache.AppendURI(nil, schemeHTTP, host, path, t.keyQuery(query))
+	s.Outdate(uri)
 	s.Remove(t.keyOf(path, query))
 	if t.req.HasAny(&keyed) {
 		s.Remove(s.KeyOf(schemeHTTP, host, path, t.keyQuery(query)))
 	}
 	if s.KeysNoted() {
-		s.RemoveOthers(cache.AppendURI(nil, schemeHTTP, host, path, t.keyQuery(query)), t.env.Loop.Wall())
+		s.RemoveOthers(uri, t.env.Loop.Wall())
 	}
 }
 
@@ -362,6 +368,9 @@ func (f *fetch) revalidated(x *freshness.Exchange) {
 	meta.RangeFrom, meta.RangeTotal = f.stale.Meta().RangeFrom, f.stale.Meta().RangeTotal
 	if why == freshness.Storable {
 		o, err := f.env.Cache.Update(&f.stale, &meta, lines)
+		if err == nil {
+			f.env.Flights.Forget(f.key)
+		}
 		if err == nil || errors.Is(err, cache.ErrSuperseded) || errors.Is(err, cache.ErrPurged) {
 			o.Release()
 			return

@@ -43,7 +43,8 @@ type fetch struct {
 	x         origin.Exchange
 	lead      *Transaction // whose request is sent; nil once its head has no more say
 	key       cache.Key
-	collapsed bool          // entered in env.Flights under key
+	collapsed bool          // entered in env.Flights under flight
+	flight    cache.Key     // key, or one for those who select the same alternate
 	store     bool          // the response may be stored if the rules allow it
 	most      int64         // bytes of a body that are; 0: as many as the cache takes
 	stale     cache.Object  // being validated, if valid
@@ -255,7 +256,7 @@ const uncacheableFor = int64(10e9)
 func (f *fetch) land() {
 	if f.collapsed {
 		f.collapsed = false
-		f.env.Flights.Finish(f.key, f)
+		f.env.Flights.Finish(f.flight, f)
 	}
 }
 
@@ -265,20 +266,21 @@ func (f *fetch) landUncacheable() { f.landUncacheableFor(cache.Anybody) }
 func (f *fetch) landUncacheableFor(by cache.Asker) {
 	if f.collapsed {
 		f.collapsed = false
-		f.env.Flights.FinishUncacheable(f.key, by, f, f.loop.Now()+uncacheableFor)
+		f.env.Flights.FinishUncacheable(f.flight, by, f, f.loop.Now()+uncacheableFor)
 	}
 }
 
 // landUnstored is land for a response that is not stored: since it is too large, for this reason, or, if it could be,
 // since what was asked for is not what others ask for. A reason that is in the request says nothing of the
-// requests of others: that Authorization was too much holds for those that have one, and what remains for none.
+// requests of others: that Authorization was too much holds for those that have one, and what remains for none. Or one odd
+// request now and then would have all the others sent to the origin.
 func (f *fetch) landUnstored(fits bool, why freshness.Reason, status int) {
 	switch {
 	case !fits:
 		f.landUncacheable()
 	case why == freshness.Authorized:
 		f.landUncacheableFor(cache.Somebody)
-	case why == freshness.Storable, why.OfRequest(), status == 416, status == 431:
+	case why == freshness.Storable, why.OfRequest(), freshness.Particular(status):
 		f.land()
 	default:
 		f.landUncacheable()

@@ -214,7 +214,7 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 	}
 	r := p.record.Load()
 	f := &fetch{
-		env: e, loop: e.Loop, key: r.key, store: r.flags.Has(fetchStore), started: r.started, born: r.born,
+		env: e, loop: e.Loop, key: r.key, flight: r.key, store: r.flags.Has(fetchStore), started: r.started, born: r.born,
 		tried: r.tried, whole: r.flags.Has(fetchWhole), linesRef: r.lines, ringRef: r.window,
 		progress: r.progress, page: p, name: n, from: r.from, tail: r.from, floor: r.floor, low: r.floor, end: r.end,
 		asks: r.asks, ranged: r.flags.Has(fetchRanged), resuming: r.flags.Has(fetchResuming), resumes: int(r.resumes), base: r.base, at: r.base,
@@ -314,7 +314,7 @@ func (r *Resumed) Link() {
 	f := r.f
 	r.linked = true
 	if r.record.flags.Has(fetchCollapsed) && (f.progress == pending || f.progress == open && f.writing) {
-		f.collapsed = f.env.Flights.Join(f.key, cache.Anybody, f, 0, func(*fetch) bool { return false }) == cache.Lead
+		f.collapsed = f.env.Flights.Join(f.flight, cache.Anybody, f, 0, func(*fetch) bool { return false }) == cache.Lead
 	}
 }
 

@@ -22,19 +22,20 @@ type plan struct {
 // fetch goes to the origin, or follows a fetch that is under way.
 func (t *Transaction) fetch(p plan) {
 	t.went()
-	f := &fetch{env: t.env, loop: t.env.Loop, key: t.key, store: p.store, asks: p.asks}
+	f := &fetch{env: t.env, loop: t.env.Loop, key: t.key, flight: t.flight, store: p.store, asks: p.asks}
 	if p.asks != askWhole && t.req.Has(header.Range) {
 		if p.collapse {
-			t.depose(f, t.key)
+			t.depose(f, f.flight)
 		}
-		if p.collapse && t.env.Flights.Follow(t.key, func(leader *fetch) bool { return leader.follow(t) }) {
+		if p.collapse && t.env.Flights.Follow(f.flight, func(leader *fetch) bool { return leader.follow(t) }) {
 			t.followed()
 			return
 		}
-		f.key, f.ranged, f.rangeID = t.key.Parts(), true, t.rangeID()
+		f.key, f.flight = f.key.Parts(), f.flight.Parts()
+		f.ranged, f.rangeID = true, t.rangeID()
 	}
 	if p.collapse {
-		t.depose(f, f.key)
+		t.depose(f, f.flight)
 		switch t.join(f) {
 		case cache.Follow:
 			t.followed()
@@ -61,8 +62,8 @@ func (t *Transaction) join(f *fetch) cache.Verdict {
 	follow := func(leader *fetch) bool { return leader.follow(t) }
 	switch {
 	case !t.control.NoStore:
-		return t.env.Flights.Join(f.key, t.asker(), f, t.env.Loop.Now(), follow)
-	case t.env.Flights.Follow(f.key, follow):
+		return t.env.Flights.Join(f.flight, t.asker(), f, t.env.Loop.Now(), follow)
+	case t.env.Flights.Follow(f.flight, follow):
 		return cache.Follow
 	}
 	return cache.Pass

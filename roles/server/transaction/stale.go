@@ -66,8 +66,8 @@ func (t *Transaction) refresh() {
 	if t.control.NoStore {
 		return // nothing of what it brings could be kept
 	}
-	f := &fetch{env: e, loop: e.Loop, key: t.key, store: true}
-	if e.Flights.Join(t.key, t.asker(), f, e.Loop.Now(), func(*fetch) bool { return false }) != cache.Lead {
+	f := &fetch{env: e, loop: e.Loop, key: t.key, flight: t.key, store: true}
+	if e.Flights.Join(f.flight, t.asker(), f, e.Loop.Now(), func(*fetch) bool { return false }) != cache.Lead {
 		return
 	}
 	f.collapsed = true

@@ -24,7 +24,7 @@ const (
 	evAnswer                // a reply is at hand
 	evFetch                 // a fetch is followed
 	evAgain                 // the fetch was for nothing: look again
-	evAlone                 // the fetch's response is for others only
+	evApart                 // the fetch's response is for others only
 	evMoved                 // the body has grown, ended or failed
 	evSwitched              // the origin has left HTTP
 	evEnd                   // the session is done with it, or gives it up
@@ -32,7 +32,7 @@ const (
 )
 
 func (e event) String() string {
-	return [...]string{"begin", "answer", "fetch", "again", "alone", "moved", "switched", "end"}[e]
+	return [...]string{"begin", "answer", "fetch", "again", "apart", "moved", "switched", "end"}[e]
 }
 
 // A step is one cell of the table: what to do, once in the next state.
@@ -58,7 +58,7 @@ func init() {
 		waiting: {
 			evAnswer:   {answering, (*Transaction).wake},
 			evAgain:    {looking, (*Transaction).lookAgain},
-			evAlone:    {looking, (*Transaction).fetchAlone},
+			evApart:    {looking, (*Transaction).fetchApart},
 			evSwitched: {tunnelling, (*Transaction).wake},
 			evEnd:      {idle, (*Transaction).release},
 		},

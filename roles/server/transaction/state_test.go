@@ -9,7 +9,7 @@ import (
 var legal = map[state]map[event]state{
 	idle:       {evBegin: looking, evEnd: idle},
 	looking:    {evAnswer: answering, evFetch: waiting},
-	waiting:    {evAnswer: answering, evAgain: looking, evAlone: looking, evSwitched: tunnelling, evEnd: idle},
+	waiting:    {evAnswer: answering, evAgain: looking, evApart: looking, evSwitched: tunnelling, evEnd: idle},
 	answering:  {evMoved: answering, evEnd: idle},
 	tunnelling: {evEnd: idle},
 }

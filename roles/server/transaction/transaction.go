@@ -114,8 +114,10 @@ type Transaction struct {
 	match     remap.Match
 	path      []byte
 	key       cache.Key
-	keyed     bool  // key is set: the cache may answer
-	began     int64 // wall ns
+	flight    cache.Key // under which others fetch it: key, or one for those who select the same alternate
+	apart     bool      // a fetch that was followed has brought something else
+	keyed     bool      // key is set: the cache may answer
+	began     int64     // wall ns
 	place     follower
 	leading   bool         // place.f is our own
 	obj       cache.Object // what is served, or validated, from the cache
@@ -287,6 +289,7 @@ func (t *Transaction) findKey() bool {
 		t.control.IgnoreReload()
 	}
 	t.key, t.keyed = t.keyOf(t.path, t.query()), true
+	t.flight = t.key
 	return true
 }
 
@@ -384,12 +387,33 @@ func (t *Transaction) lookAgain() {
 	t.consult()
 }
 
-// fetchAlone fetches a response that cannot be had from somebody else's fetch.
-func (t *Transaction) fetchAlone() {
+// fetchApart fetches a response that cannot be had from the fetch that was followed. Whom the same has happened to may
+// do so together, once: a response that suits none of them would have them all go one after the other.
+func (t *Transaction) fetchApart() {
+	together := !t.apart && t.regroup(t.place.f)
+	t.apart = true
 	t.leavePlace()
 	p := t.plan()
-	p.collapse = false
+	p.collapse = together
 	t.fetch(p)
+}
+
+// regroup finds those who are to wait for the same as t, now that f has brought something else. False: there is no telling.
+func (t *Transaction) regroup(f *fetch) bool {
+	f.mu.Lock()
+	failed := f.progress == failed
+	f.mu.Unlock()
+	h := &f.head // immutable by now
+	switch {
+	case failed:
+		return false
+	case !h.shared:
+		return freshness.Particular(h.status)
+	case t.sel.MatchVary(h.vary):
+		return false
+	}
+	t.flight = t.env.Store.Alternate(t.key, t.sel.AppendSelecting(nil, h.vary))
+	return true
 }
 
 func (t *Transaction) leavePlace() {
@@ -430,13 +454,13 @@ func (t *Transaction) fetchMoved() {
 		t.on(evAgain)
 	case p == failed && freshness.ErrorStatus(why.status) && t.standIn():
 	case p == failed && hushed:
-		t.on(evAlone)
+		t.on(evApart)
 	case p == failed:
 		t.fail(why.status, why.text)
 	case suits:
 		t.answerFrom(f)
 	default:
-		t.on(evAlone)
+		t.on(evApart)
 	}
 }
 

@@ -1,0 +1,105 @@
+package e2e
+
+import (
+	"fmt"
+	"testing"
+
+	"trafficd/e2e/harness"
+)
+
+// Misses of one URL whose responses differ cost one request for each of these.
+func TestMissesThatVaryCollapse(t *testing.T) {
+	t.Parallel()
+	kinds := []string{"a", "b", "c"}
+	const each = 8
+	gate := harness.NewGate()
+	o := harness.NewOrigin(t, func(e *harness.Exchange) {
+		gate.Wait(e)
+		e.Reply(200, e.Header.Get("X-Kind"), freshLong, "Vary: X-Kind")
+	})
+	p := harness.Start(t, harness.Map("/", o), harness.Args("--threads", "2"), harness.NotReady())
+	harness.WaitFor(t, "a server", func() bool { return p.Ready() })
+	var conns []*harness.Conn
+	for i := range each * len(kinds) {
+		conns = append(conns, p.Client().Dial().Send(harness.Request("GET", "/v", "", "X-Kind: "+kinds[i%len(kinds)])))
+	}
+	p.ExpectMetric("trafficd_cache_collapsed_total", "all but one", func(v float64) bool { return v == float64(len(conns)-1) })
+	gate.Open()
+	for i, c := range conns {
+		c.Read("GET").Expect(200, kinds[i%len(kinds)])
+	}
+	o.ExpectCount("/v", len(kinds))
+}
+
+// A request that gets an answer for itself alone, such as 412 (Precondition Failed), has nobody else sent to the origin:
+// neither those who wait for it, nor those who come later.
+func TestOddRequestsDoNotEndCollapsing(t *testing.T) {
+	t.Parallel()
+	for _, status := range []int{400, 401, 403, 406, 412, 415, 416, 417, 428, 429, 431} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			t.Parallel()
+			gate := harness.NewGate()
+			p, o := proxy(t, map[string]harness.Handler{"/u": func(e *harness.Exchange) {
+				if e.Header.Get("X-Odd") == "" {
+					e.Reply(200, "usual", freshLong)
+					return
+				}
+				gate.Wait(e)
+				e.Reply(status, "odd", "Cache-Control: no-store")
+			}})
+			odd := p.Client().Dial().Send(harness.Request("GET", "/u", "", "X-Odd: 1"))
+			o.WaitCount("/u", 1)
+			const n = 10
+			for _, r := range p.Client().Concurrently(n, harness.Request("GET", "/u", ""), func() {
+				p.ExpectMetric("trafficd_cache_collapsed_total", "all", func(v float64) bool { return v == n })
+				gate.Open()
+			}) {
+				if r != nil {
+					r.Expect(200, "usual")
+				}
+			}
+			odd.Read("GET").ExpectStatus(status)
+			o.ExpectCount("/u", 2)
+		})
+	}
+}
+
+// Nor does such an answer, or one that is not stored, keep those from waiting for each other who come later.
+func TestCollapsingGoesOnAfterOddRequests(t *testing.T) {
+	t.Parallel()
+	for reply, status := range map[string]int{"X: none": 412, "Cache-Control: no-store": 200} {
+		t.Run(reply, func(t *testing.T) {
+			t.Parallel()
+			gate := harness.NewGate()
+			var slow harness.Switch
+			p, o := proxy(t, map[string]harness.Handler{"/s": func(e *harness.Exchange) {
+				if slow.On() {
+					gate.Wait(e)
+				}
+				switch {
+				case e.Header.Get("X-Odd") != "":
+					e.Reply(status, "odd", reply)
+				case e.Header.Get("If-None-Match") != "":
+					e.Reply(304, "", "Cache-Control: max-age=0", `ETag: "v1"`)
+				default:
+					e.Reply(200, "v1", "Cache-Control: max-age=0", `ETag: "v1"`)
+				}
+			}})
+			p.Client().Get("/s").Expect(200, "v1")
+			p.Client().Get("/s", "X-Odd: 1", "Cache-Control: no-cache").Expect(status, "odd")
+			p.Client().Get("/s").Expect(200, "v1") // which is stored, or validated, again
+			before := o.Count("/s")
+			slow.Set()
+			const n = 10
+			for _, r := range p.Client().Concurrently(n, harness.Request("GET", "/s", ""), func() {
+				p.ExpectMetric("trafficd_cache_collapsed_total", "all but one", func(v float64) bool { return v == n-1 })
+				gate.Open()
+			}) {
+				if r != nil {
+					r.Expect(200, "v1")
+				}
+			}
+			o.ExpectCount("/s", before+1)
+		})
+	}
+}
