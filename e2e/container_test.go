@@ -178,11 +178,7 @@ func executable(t *testing.T) string {
 
 func copyExecutable(t *testing.T, to, from string) {
 	t.Helper()
-	text, err := os.ReadFile(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(to, text, 0o755); err != nil {
+	if err := harness.CopyProgram(to, from); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -725,7 +726,7 @@ func Stranger(t testing.TB, comm string) *Process {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), comm)
-	if err := copyFile(path, self); err != nil {
+	if err := CopyProgram(path, self); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(path)
@@ -764,7 +765,11 @@ func BeStranger() bool {
 	return true
 }
 
-func copyFile(to, from string) error {
+// CopyProgram copies an executable. Nothing is started meanwhile: until it executes, a child of this process has the copy open for writing
+// as well, and nobody can execute that (ETXTBSY).
+func CopyProgram(to, from string) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	in, err := os.Open(from)
 	if err != nil {
 		return err
