@@ -189,6 +189,8 @@ func replyFields() []strictReply {
 		passes("Connection that names the length", "9110 7.6.1", okFor("Connection: Content-Length\r\n"+end)+"hello", "hello", "Content-Length: 5"),
 		passes("Connection that names Cache-Control", "9110 7.6.1", okFor("Connection: Cache-Control, Set-Cookie\r\n"+end)+"hello", "hello", "Cache-Control: max-age=60"),
 		passes("a malformed Connection", "9110 7.6.1", okFor("Connection: a b\r\n"+end)+"hello", "hello", "!Connection"),
+		refused("65 options", "9110 7.6.1", okFor("Connection: "+strings.Repeat("z,", 65)+"\r\n"+end)+"hello"),
+		refused("65 options, one of them malformed", "9110 7.6.1", okFor("Connection: a b,"+strings.Repeat("z,", 64)+"\r\n"+end)+"hello"),
 		passes("Proxy-Connection", "9112 C.2.2", okFor("Proxy-Connection: keep-alive\r\n"+end)+"hello", "hello", "!Proxy-Connection"),
 		passes("Upgrade", "9110 7.8", okFor("Connection: upgrade\r\nUpgrade: h2c\r\n"+end)+"hello", "hello", "!Upgrade"),
 		passes("Trailer", "9110 6.6.2", okFor("Trailer: X-Sum\r\n"+end)+"hello", "hello", "!Trailer"),

@@ -39,9 +39,10 @@ func StrongMatch(a, b []byte) bool {
 }
 
 // WeakMatch compares as RFC 9110 §8.8.3.2 does weakly: both are valid, and
-// equal but for a W/.
+// equal but for a W/. What is of another length costs nothing, so that a list
+// of tags may be held against a long one.
 func WeakMatch(a, b []byte) bool {
-	return ValidETag(a) && ValidETag(b) && bytes.Equal(opaque(a), opaque(b))
+	return bytes.Equal(opaque(a), opaque(b)) && ValidETag(a) && ValidETag(b)
 }
 
 func opaque(tag []byte) []byte {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestHopByHop(t *testing.T) { // RFC 9110 §7.6.1
@@ -263,4 +264,26 @@ func ExampleDirectives() {
 	// max-age 60
 	// no-cache set-cookie
 	// stale-if-error 300
+}
+
+// Many tags are held against a long one for what they are long themselves.
+func TestManyTagsAgainstALongOne(t *testing.T) {
+	list := []byte(strings.Repeat(`"a",`, 8000))
+	cost := func(tag string) time.Duration {
+		begun := time.Now()
+		for c := ETags(list); c.Next(); {
+			if WeakMatch(c.Tag, []byte(tag)) {
+				t.Fatal("it is none of them")
+			}
+		}
+		return time.Since(begun)
+	}
+	// The least of many turns is what it costs when nothing else happens on the machine.
+	short, long := cost(`"b"`), cost(`"`+strings.Repeat("a", 20<<10)+`"`)
+	for n := 0; n < 50 && long > 20*short; n++ {
+		short, long = min(short, cost(`"b"`)), min(long, cost(`"`+strings.Repeat("a", 20<<10)+`"`))
+	}
+	if long > 20*short {
+		t.Errorf("%v against a short one, %v against a long one", short, long)
+	}
 }

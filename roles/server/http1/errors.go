@@ -39,6 +39,7 @@ var (
 	errCodingUnknown = &Error{501, "transfer coding not implemented"}
 	errCoding10      = bad("transfer-encoding in HTTP/1.0")
 	errConnection    = bad("malformed connection field")
+	errOptions       = &Error{431, "too many connection options"}
 )
 
 // Faults of a request.
@@ -71,7 +72,7 @@ var (
 // after init.
 var fromOrigin = makeFromOrigin(errBareLF, errBareCR, errControl, errObsFold, errNoName, errNameBlank, errNameByte,
 	errLookAlike, errTooManyFields, errHeadTooLarge, errVersion, errVersionUnknown, errLength, errLengths,
-	errLengthCoding, errCodingSyntax, errCodingOrder, errCodingUnknown, errCoding10, errConnection)
+	errLengthCoding, errCodingSyntax, errCodingOrder, errCodingUnknown, errCoding10, errConnection, errOptions)
 
 func makeFromOrigin(errs ...*Error) map[*Error]*Error {
 	m := make(map[*Error]*Error, len(errs))

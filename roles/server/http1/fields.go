@@ -263,36 +263,64 @@ func knownCoding(m []byte) bool {
 }
 
 // connection is what the Connection fields of a head say.
-type connection struct{ close, keepAlive, upgrade bool }
+type connection struct {
+	close, keepAlive, upgrade bool
 
-// connectionOptions reads all Connection fields (RFC 9110 §7.6.1). It reports
-// false if something in them is no token.
-func (s *FieldSet) connectionOptions(b []byte) (c connection, ok bool) {
-	if !s.repeated.Has(header.Connection) {
-		ok = s.connectionValue(s.Value(b, header.Connection), &c)
-		return c, ok
-	}
-	ok = true
-	for i := range s.Fields {
-		if s.Fields[i].ID == header.Connection {
-			ok = s.connectionValue(s.Fields[i].Value.In(b), &c) && ok
-		}
-	}
-	return c, ok
+	malformed bool // something in them is no token
+	options   int  // how many members they have
 }
 
-func (s *FieldSet) connectionValue(v []byte, c *connection) bool {
+// maxOptions bounds what the Connection of one head may name. Each field that may be passed on is held against all
+// of it (nominated), so that a head full of options would cost its length times the number of its fields. Nobody has a reason
+// to nominate more than a few; this is half of the fields that a head has at most by default.
+const maxOptions = 64
+
+// connectionOptions reads all Connection fields (RFC 9110 §7.6.1).
+func (s *FieldSet) connectionOptions(b []byte) (c connection, e *Error) {
+	if !s.repeated.Has(header.Connection) {
+		s.connectionValue(s.Value(b, header.Connection), &c)
+	} else {
+		for i := range s.Fields {
+			if s.Fields[i].ID == header.Connection {
+				s.connectionValue(s.Fields[i].Value.In(b), &c)
+			}
+		}
+	}
+	if c.options > maxOptions {
+		return c, errOptions
+	}
+	return c, nil
+}
+
+// upgrades reports whether Upgrade names protocols, and no more than Connection may have options: an answer of 101 is held
+// against all of them. A wish that is not heard does no harm (RFC 9110 §7.8).
+func (s *FieldSet) upgrades(b []byte) bool {
+	if !s.present.Has(header.Upgrade) {
+		return false
+	}
+	n := 0
+	l := header.Members(s.Value(b, header.Upgrade))
+	for _, more := l.Next(); more && n <= maxOptions; _, more = l.Next() {
+		n++
+	}
+	return n <= maxOptions
+}
+
+func (s *FieldSet) connectionValue(v []byte, c *connection) {
 	// What nearly all of them say, without walking a list.
 	switch {
 	case header.EqualFold(v, "keep-alive"):
+		c.options++
 		c.keepAlive = true
-		return true
+		return
 	case header.EqualFold(v, "close"):
+		c.options++
 		c.close = true
-		return true
+		return
 	}
 	l := header.Members(v)
 	for m, more := l.Next(); more; m, more = l.Next() {
+		c.options++
 		switch {
 		case header.EqualFold(m, "close"):
 			c.close = true
@@ -301,10 +329,9 @@ func (s *FieldSet) connectionValue(v []byte, c *connection) bool {
 		case header.EqualFold(m, "upgrade"):
 			c.upgrade = true
 		case !header.IsToken(m):
-			return false
+			c.malformed = true
 		case header.Lookup(m) == header.Unknown:
 			s.nominates = true
 		}
 	}
-	return true
 }

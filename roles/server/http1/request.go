@@ -46,8 +46,8 @@ type Request struct {
 	// Expect100: the client waits for 100 (Continue) before it sends content. Only
 	// set in HTTP/1.1, and only if there is content (RFC 9110 §10.1.1).
 	Expect100 bool
-	// Upgrade: there is an Upgrade field and Connection nominates it, in HTTP/1.1
-	// (RFC 9110 §7.8). Which protocols to let through is for the caller to decide.
+	// Upgrade: there is an Upgrade field, of not too many protocols, and Connection nominates
+	// it, in HTTP/1.1 (RFC 9110 §7.8). Which protocols to let through is for the caller to decide.
 	Upgrade bool
 	// HeadLen is the number of bytes of the head, empty line included.
 	HeadLen int
@@ -338,13 +338,16 @@ func (r *Request) interpret(b []byte) *Error {
 		}
 	}
 	if r.present.Has(header.Connection) {
-		c, ok := r.connectionOptions(b)
-		if !ok {
+		c, e := r.connectionOptions(b)
+		switch {
+		case e != nil:
+			return e
+		case c.malformed:
 			return errConnection
 		}
 		r.KeepAlive = c.keepAlive
 		r.Close = c.close || r.Minor == 0 && !c.keepAlive
-		r.Upgrade = c.upgrade && r.Minor == 1 && r.present.Has(header.Upgrade)
+		r.Upgrade = c.upgrade && r.Minor == 1 && r.upgrades(b)
 	}
 	if r.present.Has(header.Expect) {
 		return r.expect(b)

@@ -312,6 +312,28 @@ func TestConnectionPersistence(t *testing.T) {
 	wantRefused(t, "GET / HTTP/1.1\r\nHost: a\r\nConnection: a b\r\nConnection: close\r\n\r\n", 400)
 }
 
+// What Connection may name is bounded, however it is spread: every other field is held against it.
+func TestTooManyOptions(t *testing.T) { // RFC 9110 §7.6.1
+	options := func(n int) string { return strings.TrimSuffix(strings.Repeat("z,", n), ",") }
+	for _, connection := range []string{
+		"Connection: " + options(65) + "\r\n",
+		"Connection: " + options(40) + "\r\nConnection: close\r\nConnection:" + options(24) + "\r\n",
+		"Connection: a b," + options(64) + "\r\n",
+		strings.Repeat("Connection: close\r\n", 65),
+	} {
+		wantRefused(t, "GET / HTTP/1.1\r\nHost: a\r\n"+connection+"\r\n", 431)
+		var r Response
+		if err := r.Parse([]byte("HTTP/1.1 200 OK\r\n"+connection+"\r\n"), nil); err != originFault(errOptions) {
+			t.Errorf("%.60q of an origin: %v", connection, err)
+		}
+	}
+	head := "GET / HTTP/1.1\r\nHost: a\r\nConnection: " + strings.Repeat(" ,", 100) + options(63) + ", y\r\nY: 1\r\nX: 1\r\n\r\n"
+	r := parseRequest(t, head)
+	if !r.HopByHop([]byte(head), &r.Fields[2]) || r.HopByHop([]byte(head), &r.Fields[3]) {
+		t.Error("the last of 64 options means nothing")
+	}
+}
+
 func TestUpgradeNeedsNomination(t *testing.T) { // RFC 9110 §7.8
 	for _, c := range []struct {
 		minor, fields string
@@ -325,6 +347,16 @@ func TestUpgradeNeedsNomination(t *testing.T) { // RFC 9110 §7.8
 	} {
 		if r := parseRequest(t, "GET / HTTP/1."+c.minor+"\r\nHost: a\r\n"+c.fields+"\r\n"); r.Upgrade != c.want {
 			t.Errorf("HTTP/1.%s %q: upgrade %v", c.minor, c.fields, r.Upgrade)
+		}
+	}
+}
+
+// A wish for more protocols than anybody has is not heard: an answer would be held against all of them.
+func TestUpgradeToTooMany(t *testing.T) { // RFC 9110 §7.8
+	for n, want := range map[int]bool{64: true, 65: false} {
+		fields := "Connection: upgrade\r\nUpgrade: " + strings.Repeat("p/1,", n) + "\r\n\r\n"
+		if r := parseRequest(t, "GET / HTTP/1.1\r\nHost: a\r\n"+fields); r.Upgrade != want {
+			t.Errorf("%d protocols: upgrade %v", n, r.Upgrade)
 		}
 	}
 }

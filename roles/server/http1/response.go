@@ -119,10 +119,13 @@ func (r *Response) parseLine(b []byte) (int, *Error) {
 func (r *Response) interpret(b []byte) *Error {
 	r.Close, r.KeepAlive, r.Upgrade = r.Minor == 0, false, false
 	if r.present.Has(header.Connection) {
-		c, ok := r.connectionOptions(b)
+		c, e := r.connectionOptions(b)
+		if e != nil {
+			return e
+		}
 		r.KeepAlive = c.keepAlive
-		r.Close = c.close || !ok || r.Minor == 0 && !c.keepAlive
-		r.Upgrade = c.upgrade && r.Minor == 1 && r.present.Has(header.Upgrade)
+		r.Close = c.close || c.malformed || r.Minor == 0 && !c.keepAlive
+		r.Upgrade = c.upgrade && r.Minor == 1 && r.upgrades(b)
 	}
 	return r.content(b)
 }
