@@ -71,6 +71,44 @@ map:
 	conn.Send(harness.Request("GET", "/a", "", "Host: www.example")).Read("GET").Expect(200, "root www.example /a")
 }
 
+// What a client sent takes the place of a group, and does not lead out of the path that the rule names.
+func TestGroupsDoNotClimb(t *testing.T) { // RFC 3986 §5.2.4
+	t.Parallel()
+	o := tells(t, "home")
+	p := harness.Start(t, harness.Config(fmt.Sprintf(`
+map:
+  - {type: regex_map, prefix: 'http://(.*)\.shop\.example/', origin: '%[1]s/$1/'}
+  - {type: regex_map, prefix: /, path: '/u(.*)/x', origin: '%[1]s/home/$1/x'}
+  - {type: regex_map, prefix: /, path: '/e(.*)25(.*)', origin: '%[1]s/home/$1$2'}
+  - {type: regex_redirect, prefix: /, path: '/go(.*)/x', to: '/safe/$1/x'}
+  - {prefix: /, origin: %[1]q}
+`, o.URL())), harness.Args("--threads", "1"))
+	for _, s := range []struct{ host, target, want string }{
+		{"a.shop.example", "/secret", "200 /a/secret"},
+		{"...shop.example", "/secret", "404 "},
+		{"..shop.example", "/secret", "404 "},
+		{"...shop.example", "/%2e./secret", "404 "},
+		{"....shop.example", "/secret", "200 /.../secret"},
+		{"any", "/u7/x", "200 /home/7/x"},
+		{"any", "/u../x", "404 "},
+		{"any", "/u%2E%2e/x", "404 "},
+		{"any", "/e%252e%252E", "200 /home/%252e%2E"},
+		{"any", "/e.%252e", "404 "},
+		{"any", "/go7/x", "301 /safe/7/x"},
+		{"any", "/go../x", "404 "},
+	} {
+		asked := len(o.Requests())
+		r := p.Client().Get(s.target, "Host: "+s.host)
+		got := fmt.Sprintf("%d %s", r.Status, r.Get("Location"))
+		for _, seen := range o.Requests()[asked:] {
+			got += seen.Target
+		}
+		if got != s.want {
+			t.Errorf("%s%s: got %s, want %s", s.host, s.target, got, s.want)
+		}
+	}
+}
+
 // What an origin says of where things are leads back to us, also from the cache and after a validation; the cache keeps
 // what the origin said, so another rule makes another thing of it at once.
 func TestReverseMap(t *testing.T) {

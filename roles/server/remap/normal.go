@@ -64,6 +64,22 @@ func removeDots(p []byte) int {
 	return out
 }
 
+// isDots reports whether a segment is one that AppendNormal removes: "." or "..", in any spelling.
+func isDots(segment string) bool {
+	dots := 0
+	for ; segment != ""; dots++ {
+		switch {
+		case segment[0] == '.':
+			segment = segment[1:]
+		case len(segment) >= 3 && segment[0] == '%' && segment[1] == '2' && segment[2]|0x20 == 'e':
+			segment = segment[3:]
+		default:
+			return false
+		}
+	}
+	return dots == 1 || dots == 2
+}
+
 func unreserved(c byte) bool {
 	switch {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.', c == '_', c == '~':

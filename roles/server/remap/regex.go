@@ -165,6 +165,9 @@ func (r *Rule) match(host []byte, groups [][]byte, path []byte, n int) (m Match,
 		return m, true
 	}
 	to := p.to.expand(groups)
+	if climbs(to) {
+		return Match{climbs: true}, true
+	}
 	if r.Kind != Map {
 		m.to = to
 		return m, true
@@ -175,6 +178,26 @@ func (r *Rule) match(host []byte, groups [][]byte, path []byte, n int) (m Match,
 	}
 	m.Origin = o
 	return m, true
+}
+
+// climbs reports whether the path of a URL that holds what a client sent has dot segments (RFC 3986 §5.2.4). A request's own path
+// has none any more, but a group may be dots of a host or of a longer segment, and what stands before it in a template
+// is then not where it leads.
+func climbs(to string) bool {
+	if _, rest, absolute := strings.Cut(to, "://"); absolute {
+		_, to, _ = strings.Cut(rest, "/")
+	} else if rest, ok := strings.CutPrefix(to, Group); ok {
+		_, to, _ = strings.Cut(rest, "/")
+	}
+	if i := strings.IndexAny(to, "?#"); i >= 0 {
+		to = to[:i]
+	}
+	for segment := range strings.SplitSeq(to, "/") {
+		if isDots(segment) {
+			return true
+		}
+	}
+	return false
 }
 
 // replaced is how much of a path gives way to that of the origin, or of where a redirect leads: all of it if the

@@ -71,6 +71,52 @@ func TestRegexRules(t *testing.T) {
 	}
 }
 
+// What a client sent never leads out of the path that a rule names, nor to the rule behind it.
+func TestGroupsDoNotClimb(t *testing.T) { // RFC 3986 §5.2.4
+	tab := mustNew(t,
+		Spec{Type: "regex_map", Prefix: `http://(.*)\.shop\.example/`, Origin: "http://shops/$1/"},
+		Spec{Type: "regex_map", Prefix: `http://(.*)\.group\.example/`, Origin: "group:app/$1"},
+		Spec{Type: "regex_map", Prefix: `http://(.*)\.dot\.example/`, Origin: "http://shops/.$1/x"},
+		Spec{Type: "regex_map", Prefix: `http://(.*)\.host\.example/`, Origin: "http://h$1/x"},
+		Spec{Type: "regex_map", Prefix: `/`, Path: `/u(.*)/x`, Origin: "http://users/home/$1/x"},
+		Spec{Type: "regex_map", Prefix: `/`, Path: `/e(.*)25(.*)`, Origin: "http://users/home/$1$2"},
+		Spec{Type: "regex_map", Prefix: `/`, Path: `/f(.*)`, Origin: "http://users/home/%2$1"},
+		Spec{Type: "regex_redirect", Prefix: `/`, Path: `/go(.*)/x`, Origin: "/safe/$1/x"},
+		Spec{Type: "regex_redirect", Prefix: `/`, Path: `/away(.*)/x`, Origin: "https://h/safe/$1?of=$1"},
+		Spec{Type: "regex_redirect", Prefix: `/`, Path: `/ask(.*)/x`, Origin: "https://h/safe/?of=/$1/"},
+		Spec{Prefix: "/", Origin: "http://all"},
+	)
+	for _, c := range []struct{ host, path, want string }{
+		{"a.shop.example", "/secret", "shops:80 /a/secret"},
+		{"...shop.example", "/secret", "404"},
+		{"..shop.example", "/secret", "404"},
+		{"....shop.example", "/secret", "shops:80 /.../secret"},
+		{"..a.shop.example", "/secret", "shops:80 /..a/secret"},
+		{"...group.example", "/secret", "404"},
+		{"..dot.example", "/secret", "404"},
+		{"b.dot.example", "/secret", "shops:80 /.b/x/secret"},
+		{"...host.example", "/secret", "h..:80 /x/secret"}, // no path
+		{"", "/u7/x", "users:80 /home/7/x"},
+		{"", "/u../x", "404"},
+		{"", "/u./x", "404"},
+		{"", "/u/../x", "404"}, // were it not in its normal form
+		{"", "/ua/b../x", "users:80 /home/a/b../x"},
+		{"", "/u%252e/x", "users:80 /home/%252e/x"}, // a percent sign for the origin, too
+		{"", "/e.%252e", "404"},
+		{"", "/fE.", "404"},
+		{"", "/fF.", "users:80 /home/%2F."},
+		{"", "/go7/x", "301 /safe/7/x"},
+		{"", "/go../x", "404"},
+		{"", "/away7/x", "301 https://h/safe/7?of=7"},
+		{"", "/away../x", "404"},
+		{"", "/ask../x", "301 https://h/safe/?of=/../"},
+	} {
+		if got := where(tab, c.host, c.path, ""); got != c.want {
+			t.Errorf("%s%s: got %s, want %s", c.host, c.path, got, c.want)
+		}
+	}
+}
+
 func TestRedirects(t *testing.T) {
 	tab := mustNew(t,
 		Spec{Prefix: "/", Origin: "http://root"},
@@ -157,11 +203,25 @@ func TestPatternsAreFoundByTheirEnd(t *testing.T) {
 	}
 }
 
+// dotSegments reports whether the path of a URL, as AppendNormal reads it, has segments that it would remove.
+func dotSegments(url string) bool {
+	url, _, _ = strings.Cut(url, "?")
+	url, _, _ = strings.Cut(url, "#")
+	if _, rest, ok := strings.Cut(url, "://"); ok {
+		_, url, _ = strings.Cut(rest, "/")
+	}
+	url = strings.NewReplacer("%2e", ".", "%2E", ".").Replace("/" + url + "/")
+	return strings.Contains(url, "/../") || strings.Contains(url, "/./")
+}
+
 func FuzzRegexRule(f *testing.F) {
 	f.Add(`http://(.*)\.example\.com/`, `/u/(.*)`, "http://$1.internal/$2", "a.example.com", "/u/x")
 	f.Add(`http://(?i)A(b|)c{2,3}/x`, ``, "http://$0", "abcc", "/x/y")
 	f.Add(`/`, `^/a$|/b`, "http://x/$0", "", "/b")
 	f.Add(`http://a\.b:80/`, ``, "http://$0:81", "a.b", "/")
+	f.Add(`http://(.*)\.shop\.example/`, ``, "http://x/$1/", "...shop.example", "/secret")
+	f.Add(`/`, `/u(.*)/(.*)`, "http://x/.$1/%2$2", "", "/u./e.")
+	f.Add(`/a`, `/a(.*)25(.*)`, "group:x/$1$2", "", "/a.%252e")
 	f.Fuzz(func(t *testing.T, prefix, expr, origin, host, path string) {
 		tab, err := New([]Spec{{Type: "regex_map", Prefix: prefix, Path: expr, Origin: origin}})
 		if err != nil {
@@ -171,15 +231,20 @@ func FuzzRegexRule(f *testing.F) {
 		if err != nil || !strings.HasPrefix(path, "/") {
 			return
 		}
+		path = string(AppendNormal(nil, []byte(path))) // as it is looked up
 		if m, ok := tab.Lookup([]byte(host), []byte(path)); ok {
 			if !plainHost(m.Origin.Host) && strings.Contains(origin, "$") {
 				t.Errorf("the origin is %q", m.Origin.Host)
 			}
-			m.AppendTarget(nil, []byte(path))
+			if to := string(m.AppendTarget(nil, []byte(path))); strings.Contains(origin, "$") && dotSegments(to) {
+				t.Errorf("the origin is asked for %q", to)
+			}
 		}
 		if m, ok := redirects.Lookup([]byte(host), []byte(path)); ok {
 			if to := string(m.AppendLocation(nil, []byte(path), nil)); strings.HasPrefix(to, "//") {
 				t.Errorf("the redirect leads to %q", to)
+			} else if strings.Contains(origin, "$") && dotSegments(to) {
+				t.Errorf("the redirect climbs to %q", to)
 			}
 		}
 	})

@@ -63,6 +63,7 @@ type Match struct {
 	Origin *Origin // where the request goes; nil for a redirect
 	Prefix int     // bytes of the request's path that the origin's path replaces
 	to     string  // of a redirect
+	climbs bool    // the rule that is for the request leads out of where it may; never seen outside
 }
 
 // Policy is that of the rule; of a Match without one, and so before a rule is
@@ -198,7 +199,18 @@ func (p *paths) add(path string, r *Rule) error {
 // Lookup finds the rule for a request's host, as the client sent it, and path.
 // ok is false when no rule applies. It does not allocate for hosts of up to
 // 256 bytes, unless the rule that applies is a regex.
+//
+// A regex rule of whose groups dot segments would come applies to nothing. The rules behind it
+// are not asked then, since what it says of the request (who may make it, for one) would be got round.
 func (t *Table) Lookup(host, path []byte) (m Match, ok bool) {
+	m, ok = t.lookup(host, path)
+	if m.climbs {
+		return Match{}, false
+	}
+	return m, ok
+}
+
+func (t *Table) lookup(host, path []byte) (m Match, ok bool) {
 	if len(host) > 0 && (len(t.hosts) > 0 || t.patterns.rules > 0) {
 		var lower [256 + len(":80")]byte
 		if m, ok = t.lookupHost(appendLower(lower[:0], host), path); ok {
