@@ -57,6 +57,45 @@ func TestPurgeURL(t *testing.T) {
 	}
 }
 
+// A URL is one however its percent-encodings are written (RFC 3986 §6.2.2): it is stored once, and found by who looks it up,
+// purges or changes it. The query is left as it is.
+func TestPercentEncodingsAreNormal(t *testing.T) {
+	t.Parallel()
+	var o *harness.Origin
+	p, o2 := proxy(t, map[string]harness.Handler{"": func(e *harness.Exchange) { counted(&o)(e) }})
+	o = o2
+	c := p.Client()
+	spellings := []string{"/x%2f%c3%bC", "/x%2F%C3%BC", "/%78%2F%c3%Bc"}
+	times := 0
+	expect := func() { // asked for once more, by the first of them
+		t.Helper()
+		times++
+		for _, s := range spellings {
+			c.Get(s).Expect(200, fmt.Sprintf("/x%%2F%%C3%%BC %d", times))
+		}
+	}
+	expect()
+	c.Get("/x/%C3%BC").Expect(200, "/x/%C3%BC 1") // an encoded slash is none
+	c.Get("/q?%2f").Expect(200, "/q?%2f 1")
+	c.Get("/q?%2F").Expect(200, "/q?%2F 1")
+	for _, s := range spellings {
+		if r := p.Ctl("cache", "lookup", "http://localhost"+s); r.Code != 0 || !strings.Contains(r.Stdout, "/x%2F%C3%BC") {
+			t.Errorf("lookup of %s exits with %d and says %s%s", s, r.Code, r.Stdout, r.Stderr)
+		}
+		purge(t, p, 1, s)
+		expect()
+		if r := p.Ctl("cache", "purge", "http://localhost"+s); r.Code != 0 {
+			t.Errorf("purge of %s exits with %d and says %s%s", s, r.Code, r.Stdout, r.Stderr)
+		}
+		expect()
+		times++
+		c.Do("DELETE", s, "").ExpectStatus(200)
+		expect()
+	}
+	purge(t, p, 1, "/x%2f*")
+	expect()
+}
+
 // By prefix, with the field and with the star, and by tag, of both fields and of any loop.
 func TestPurgePrefixAndTag(t *testing.T) {
 	t.Parallel()

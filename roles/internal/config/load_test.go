@@ -148,6 +148,8 @@ func TestFileProblemsHaveAPosition(t *testing.T) {
 		{"autoconf: {listen: ':8080'}\n", `trafficd.yaml:1:20: autoconf.listen (:8080) overlaps listen (127.0.0.1:8080)`},
 		{"map:\n  - {prefix: /, origin: 'builtin:'}\n  - {prefix: /, origin: 'http://x'}\n",
 			`trafficd.yaml:3:14: map has the prefix / twice (entries 1 and 2)`},
+		{"map:\n  - {prefix: /a%2f%7e, origin: 'builtin:'}\n  - {prefix: /a%2F~/, origin: 'http://x'}\n",
+			`trafficd.yaml:3:14: map has the prefix /a%2F~/ twice (entries 1 and 2)`},
 		{"cache: {size: 2MiB, max_object_size: 4MiB}\n", `trafficd.yaml:1:38: cache.max_object_size (4MiB) is larger than cache.size (2MiB)`},
 		{"limits: {header_size: 1KiB}\n", `trafficd.yaml:1:23: limits.request_line (8KiB) is larger than limits.header_size (1KiB)`},
 		// Text that is no YAML.

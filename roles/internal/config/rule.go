@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -458,7 +459,20 @@ func (m *Mapping) identity() string {
 	case m.Type == ReverseMap:
 		return ReverseMap + " " + prefix
 	case slices.Contains(regexTypes, m.Type):
-		return "regex " + prefix + " " + m.Path
+		return "regex " + normalEncodings(prefix) + " " + m.Path
 	}
-	return prefix
+	return normalEncodings(prefix)
+}
+
+var percentEncoding = regexp.MustCompile("%[0-9A-Fa-f]{2}")
+
+// normalEncodings writes percent-encodings in the one way in which a server compares them (RFC 3986 §6.2.2).
+func normalEncodings(s string) string {
+	return percentEncoding.ReplaceAllStringFunc(s, func(e string) string {
+		c, _ := url.QueryUnescape(e)
+		if url.QueryEscape(c) == c { // it leaves what is unreserved
+			return c
+		}
+		return strings.ToUpper(e)
+	})
 }

@@ -13,23 +13,39 @@ func Normal(path []byte) bool {
 	return true
 }
 
-// AppendNormal appends a path as it is compared with rules, stored and sent on:
-// percent-encoded letters, digits and "-._~" are written out (RFC 3986 §6.2.2.2) and dot segments are
-// removed (RFC 3986 §5.2.4). The origin would do the same, and so /a/%2e%2e/b must not be taken for something below /a.
+// AppendNormal appends a path as it is compared with rules, stored and sent on: the digits of
+// percent-encodings are capitals (RFC 3986 §6.2.2.1), percent-encoded letters, digits and "-._~" are written out
+// (RFC 3986 §6.2.2.2) and dot segments are removed (RFC 3986 §5.2.4). The origin would do the same, and so
+// /a/%2e%2e/b must not be taken for something below /a, nor /a%2fb be another resource than /a%2Fb.
 func AppendNormal(dst, path []byte) []byte {
 	start := len(dst)
-	for i := 0; i < len(path); i++ {
-		c := path[i]
-		if c == '%' && i+2 < len(path) {
-			if d, ok := unhex(path[i+1], path[i+2]); ok && unreserved(d) {
-				c = d
-				i += 2
-			}
-		}
-		dst = append(dst, c)
-	}
+	dst = appendEncoded(dst, path)
 	return dst[:start+removeDots(dst[start:])]
 }
+
+// appendEncoded appends a path with its percent-encodings in their normal form.
+func appendEncoded(dst, path []byte) []byte {
+	for i := 0; i < len(path); i++ {
+		c := path[i]
+		if c != '%' || i+2 >= len(path) {
+			dst = append(dst, c)
+			continue
+		}
+		switch d, ok := unhex(path[i+1], path[i+2]); {
+		case !ok:
+			dst = append(dst, c)
+		case unreserved(d):
+			dst = append(dst, d)
+			i += 2
+		default:
+			dst = append(dst, c, capitals[d>>4], capitals[d&15])
+			i += 2
+		}
+	}
+	return dst
+}
+
+const capitals = "0123456789ABCDEF"
 
 // removeDots removes the dot segments of a path in place and returns what is left of its length.
 func removeDots(p []byte) int {

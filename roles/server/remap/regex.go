@@ -60,7 +60,7 @@ func (t *Table) addRegex(s *Spec, r *Rule) error {
 	if err != nil {
 		return err
 	}
-	r.prefix = strings.TrimSuffix(path, "/")
+	r.prefix = normalPrefix(path)
 	r.pattern = &pattern{named: expr != ""}
 	groups := 0
 	if s.Path != "" {

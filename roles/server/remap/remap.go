@@ -145,7 +145,13 @@ func (t *Table) add(s *Spec, origins map[string]*Origin) error {
 	if err != nil {
 		return err
 	}
-	return t.pathsOf(host).add(path, r)
+	return t.pathsOf(host).add(normalPrefix(path), r)
+}
+
+// normalPrefix is the path of a prefix, without the slash at its end, with its encodings as in paths that are looked
+// up. The configuration allows no dot segments in it.
+func normalPrefix(path string) string {
+	return string(appendEncoded(nil, []byte(strings.TrimSuffix(path, "/"))))
 }
 
 // checkTo checks where a redirect leads.

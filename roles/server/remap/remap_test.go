@@ -69,6 +69,25 @@ func TestNoRuleApplies(t *testing.T) {
 	}
 }
 
+// A prefix is compared in the form that paths have when they are looked up.
+func TestPrefixesAreNormal(t *testing.T) { // RFC 3986 §6.2.2
+	tab := mustNew(t,
+		Spec{Prefix: "/a%2fb", Origin: "http://a"},
+		Spec{Prefix: "http://h/%7euser/", Origin: "http://h"},
+		Spec{Type: "regex_map", Prefix: "/x%c3", Path: ".*", Origin: "http://x"},
+	)
+	for _, c := range []struct{ host, path, want string }{
+		{"", "/a%2fb/c", "a:80 /c"}, {"", "/a%2Fb/c", "a:80 /c"}, {"", "/a/b/c", "404"}, {"h", "/~user/x", "h:80 /x"}, {"", "/x%c3/", "x:80 /x%C3/"},
+	} {
+		if got := where(tab, c.host, string(AppendNormal(nil, []byte(c.path))), ""); got != c.want {
+			t.Errorf("%s%s: got %s, want %s", c.host, c.path, got, c.want)
+		}
+	}
+	if _, err := New([]Spec{{Prefix: "/a%2f", Origin: "http://a"}, {Prefix: "/a%2F", Origin: "http://b"}}); err == nil {
+		t.Error("two rules for one prefix")
+	}
+}
+
 func TestParseOrigin(t *testing.T) {
 	for _, c := range []struct {
 		in    string
