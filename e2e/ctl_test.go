@@ -255,6 +255,29 @@ func TestAutoconfigurationPort(t *testing.T) {
 	}
 }
 
+// The autoconfiguration port answers what is no plain GET or HEAD, too, but nothing behind it on its connection.
+func TestAutoconfigurationPortEndsOddConnections(t *testing.T) { // RFC 9112 §6.1
+	t.Parallel()
+	p := harness.Start(t)
+	const next = "GET /synthetic.txt HTTP/1.1\r\nHost: h.test\r\n\r\n"
+	for raw, status := range map[string]int{
+		"GET /synthetic.txt HTTP/1.1\r\nHost: h.test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": 200,
+		"GET /synthetic.txt HTTP/1.1\r\nHost: h.test\r\nContent-Length: 5\r\n\r\nhello":                                   200,
+		"POST /synthetic.txt HTTP/1.1\r\nHost: h.test\r\nContent-Length: 5\r\n\r\nhello":                                  405,
+		"OPTIONS /synthetic.txt HTTP/1.1\r\nHost: h.test\r\n\r\n":                                                         405,
+		"POST /nothing HTTP/1.1\r\nHost: h.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n":                           404,
+	} {
+		c := harness.NewClient(t, p.Autoconf).Dial().Send(raw + next)
+		if r := c.Read("GET"); r.Status != status || r.Get("Connection") != "close" {
+			t.Errorf("%q: status %d, Connection: %s", raw, r.Status, r.Get("Connection"))
+		}
+		c.ExpectClosed()
+	}
+	c := harness.NewClient(t, p.Autoconf).Dial().Send(next + next)
+	c.Read("GET").ExpectStatus(200)
+	c.Read("GET").ExpectStatus(200)
+}
+
 // Bad input to the autoconfiguration port and to the control socket: refused, and nobody dies.
 func TestAutoconfigurationPortBadInput(t *testing.T) {
 	t.Parallel()

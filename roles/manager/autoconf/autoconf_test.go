@@ -1,8 +1,10 @@
 package autoconf
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -86,6 +88,70 @@ func TestPaths(t *testing.T) {
 				t.Errorf("HEAD: body of %d bytes, Content-Length %s", len(body), r.Header.Get("Content-Length"))
 			}
 		})
+	}
+}
+
+// What has content, or is no reading, is the last request of its connection: nothing behind it is answered.
+func TestOddRequestsEndTheConnection(t *testing.T) { // RFC 9112 §6.1
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := NewServer(newPort().Handler)
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Serve(l) }()
+	defer func() { srv.Close(); <-ended }()
+	const next = "GET /synthetic.txt HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+	for _, c := range []struct {
+		request string
+		answers string
+	}{
+		{"GET /synthetic.txt HTTP/1.1\r\nHost: a\r\n\r\n", "200 200 close"},
+		{"HEAD /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", "404 200 close"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", "200 close"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "200 close"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "200 close"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "200 close"},
+		{"GET / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "200 close"},
+		{"POST /synthetic.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", "405 close"},
+		{"DELETE /nothing HTTP/1.1\r\nHost: a\r\n\r\n", "404 close"},
+		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 44\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "405 close"},
+	} {
+		if got := converse(t, l.Addr().String(), c.request+next); got != c.answers {
+			t.Errorf("%q: got %s, want %s", c.request, got, c.answers)
+		}
+	}
+}
+
+// converse sends what may be several requests, and tells the statuses of the answers until the connection ends. The last says
+// that it does.
+func converse(t *testing.T, addr, requests string) string {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(c, requests); err != nil {
+		t.Fatal(err)
+	}
+	got, in, method := "", bufio.NewReader(c), requests[:strings.IndexByte(requests, ' ')]
+	for {
+		r, err := http.ReadResponse(in, &http.Request{Method: method})
+		if err != nil {
+			return got + err.Error()
+		}
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return got + err.Error()
+		}
+		if got += fmt.Sprint(r.StatusCode, " "); r.Close {
+			if _, err := in.ReadByte(); err != io.EOF {
+				return got + fmt.Sprint("and then ", err)
+			}
+			return got + "close"
+		}
+		method = "GET"
 	}
 }
 

@@ -6,9 +6,10 @@
 //	/metrics                Prometheus text
 //	/                       an index
 //
-// GET and HEAD only. The port is bound to loopback unless the operator says otherwise,
-// and whoever can reach it may read all of it: there is nothing here that a client of the
-// proxy could not find out, except the counters.
+// GET and HEAD only; the connection of anything else, and of what has content, ends with its
+// answer. The port is bound to loopback unless the operator says otherwise, and whoever can
+// reach it may read all of it: there is nothing here that a client of the proxy could not find
+// out, except the counters.
 //
 // # The generated file
 //

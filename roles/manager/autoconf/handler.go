@@ -58,6 +58,9 @@ const index = `trafficd
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !plain(r) {
+		w.Header().Set("Connection", "close")
+	}
 	serve := map[string]func(http.ResponseWriter, *http.Request){
 		"/":            h.index,
 		"/proxy.pac":   h.pac,
@@ -74,6 +77,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		serve(w, r)
 	}
+}
+
+// plain reports whether a request is of the kind that belongs here, so that there is no doubt where the next one begins. Others are the
+// last of their connection: what one with both Transfer-Encoding and Content-Length has behind it may be meant for
+// somebody else (RFC 9112 §6.1), and net/http shows no more than that it was chunked, and of HTTP/1.0 not even that.
+func plain(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.ContentLength == 0 && len(r.TransferEncoding) == 0 && r.ProtoAtLeast(1, 1)
 }
 
 func (h *Handler) index(w http.ResponseWriter, r *http.Request) {
