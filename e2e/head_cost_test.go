@@ -81,6 +81,9 @@ func costlyHeads() []costly {
 		{"cookies", "", full("Cookie", "a=b;", n) + fields, ""},
 
 		{"response: directives", "", "", full("Cache-Control", "x,", n) + fields},
+		{"response: directives that name fields", "", "", full("Cache-Control", `no-cache="z",`, n) + "Cache-Control: max-age=60\r\nETag: \"a\"\r\n" + fields},
+		{"response: a directive that names many", "", "", "ETag: \"a\"\r\nCache-Control: max-age=60, no-cache=\"" + strings.TrimSuffix(strings.Repeat("z,", 14000), ",") + "\"\r\n" + fields},
+		{"response: directives of a target", "", "", "ETag: \"a\"\r\nCDN-Cache-Control: max-age=60" + strings.Repeat(`,no-cache="z"`, 2000) + "\r\n" + fields},
 		{"response: Vary", "", "", full("Vary", "z,", n) + "Cache-Control: max-age=60\r\n" + fields},
 		{"response: tags", "", "", full("Surrogate-Key", "z ", n) + "Cache-Control: max-age=60\r\n" + fields},
 		{"response: options", "", "", full("Connection", "z,", n) + fields},

@@ -20,8 +20,9 @@ type Exchange struct {
 	Rules        Rules
 	Location     []byte // Content-Location, if it means something else here than it says
 
-	control Control // of the response; Judge reads it
-	updates bool    // the response is a stored one with an update merged into it
+	control Control  // of the response; Judge reads it
+	names   [][]byte // of fields, in its no-cache and private; likewise
+	updates bool     // the response is a stored one with an update merged into it
 }
 
 // A Reason says why a response is not stored.
@@ -105,6 +106,7 @@ func understood(status int) bool {
 // Storable. AppendHead completes it with the place of the ETag.
 func (x *Exchange) Judge() (cache.Meta, Reason) {
 	x.control = ParseResponse(x.Response, x.ResponseHead)
+	x.readNames()
 	c := &x.control
 	m, from := x.meta(c)
 	if r := x.forbidden(c); r != Storable {

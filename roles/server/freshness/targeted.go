@@ -67,43 +67,57 @@ func (c *Control) member(d *header.Dictionary) bool {
 	return true
 }
 
-// named reports whether the response's control names a field in no-cache or private: it
-// is not stored then (§5.2.2.4, §5.2.2.7; what is not stored cannot be used again
-// unasked).
-func (x *Exchange) named(name []byte) bool {
-	if !x.control.NoCacheFields && !x.control.PrivateFields {
-		return false
+// maxNamed is more than the fields that no-cache and private may name: each field of the response is held against all of them.
+const maxNamed = 64
+
+// readNames notes which fields the response's control names in no-cache or private, once for all of its
+// fields. What names too many holds for the whole response.
+func (x *Exchange) readNames() {
+	c := &x.control
+	x.names = nil
+	if !c.NoCacheFields && !c.PrivateFields {
+		return
 	}
 	for i := range x.Response.Fields {
 		f := &x.Response.Fields[i]
 		v := f.Value.In(x.ResponseHead)
 		switch {
-		case f.ID == header.CacheControl && !x.control.Targeted:
-			d := header.Directives(v)
-			for d.Next() {
-				if d.HasValue && names(header.LookupDirective(d.Name), d.Value, name) {
-					return true
+		case f.ID == header.CacheControl && !c.Targeted:
+			for d := header.Directives(v); d.Next(); {
+				if d.HasValue {
+					x.addNames(header.LookupDirective(d.Name), d.Value)
 				}
 			}
-		case f.ID == header.CDNCacheControl && x.control.Targeted:
-			d := header.DictionaryMembers(v)
-			for d.Next() {
-				if d.Kind != header.Boolean && names(header.LookupDirective(d.Key), d.Value, name) {
-					return true
+		case f.ID == header.CDNCacheControl && c.Targeted:
+			for d := header.DictionaryMembers(v); d.Next(); {
+				if d.Kind != header.Boolean {
+					x.addNames(header.LookupDirective(d.Key), d.Value)
 				}
 			}
 		}
 	}
-	return false
+	if len(x.names) == maxNamed {
+		c.NoCache = c.NoCache || c.NoCacheFields
+		c.Private = c.Private || c.PrivateFields
+	}
 }
 
-func names(id header.Directive, list, name []byte) bool {
+func (x *Exchange) addNames(id header.Directive, list []byte) {
 	if id != header.NoCache && id != header.Private {
-		return false
+		return
 	}
 	l := header.Members(list)
-	for m, ok := l.Next(); ok; m, ok = l.Next() {
-		if header.EqualFoldBytes(m, name) {
+	for m, ok := l.Next(); ok && len(x.names) < maxNamed; m, ok = l.Next() {
+		x.names = append(x.names, m)
+	}
+}
+
+// named reports whether the response's control names a field in no-cache or private: it
+// is not stored then (§5.2.2.4, §5.2.2.7; what is not stored cannot be used again
+// unasked).
+func (x *Exchange) named(name []byte) bool {
+	for _, n := range x.names {
+		if header.EqualFoldBytes(n, name) {
 			return true
 		}
 	}
