@@ -108,6 +108,32 @@ func TestVaryAlternates(t *testing.T) {
 	o.ExpectCount("/v", 4)
 }
 
+// RFC 9111 section 4.1: what varies by a field that says who asks is for the one who asked, though no client
+// sends that field: it is the proxy that writes it.
+func TestVaryByWhoAsks(t *testing.T) {
+	t.Parallel()
+	gate := harness.NewGate()
+	answer := func(e *harness.Exchange) {
+		e.Reply(200, "for "+e.Header.Get("X-Forwarded-For"), "Cache-Control: max-age=60", "Vary: Accept, X-Forwarded-For")
+	}
+	p, o := proxy(t, map[string]harness.Handler{"/v": answer, "/together": func(e *harness.Exchange) { gate.Wait(e); answer(e) }})
+	for range 2 {
+		p.Client().Get("/v").Expect(200, "for 127.0.0.1")
+		p.Client().From("127.0.0.2").Get("/v").Expect(200, "for 127.0.0.2")
+		p.Client().From("127.0.0.2").Get("/v", "X-Forwarded-For: 127.0.0.1").Expect(200, "for 127.0.0.1, 127.0.0.2")
+	}
+	o.ExpectCount("/v", 6)
+	p.Expect("trafficd_cache_stores_total", 0)
+
+	one := p.Client().Dial().Send(harness.Request("GET", "/together", ""))
+	o.WaitCount("/together", 1)
+	other := p.Client().From("127.0.0.2").Dial().Send(harness.Request("GET", "/together", ""))
+	p.ExpectMetric("trafficd_cache_collapsed_total", "the one who waits", func(n float64) bool { return n == 1 })
+	gate.Open()
+	one.Read("GET").Expect(200, "for 127.0.0.1")
+	other.Read("GET").Expect(200, "for 127.0.0.2")
+}
+
 // "304 revalidation": a stale answer is asked about with its validator; a 304 freshens it and
 // the client gets the whole answer. Age makes the answer stale on arrival, so nobody sleeps.
 func TestRevalidation(t *testing.T) {

@@ -282,18 +282,7 @@ func TestConnectionsOfOneClient(t *testing.T) {
 		t.Errorf("the eleventh got %d", r.Status)
 	}
 	p.Expect("trafficd_client_connections_over_limit_total", 1)
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
-	other, err := d.Dial("tcp", p.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	fmt.Fprint(other, harness.Request("GET", "/c", ""))
-	if b := make([]byte, 12); true {
-		if _, err := other.Read(b); err != nil || string(b) != "HTTP/1.1 200" {
-			t.Errorf("another client got %q, %v", b, err)
-		}
-	}
+	p.Client().From("127.0.0.2").Get("/c").ExpectStatus(200)
 	held[0].Close()
 	harness.WaitFor(t, "a place", func() bool {
 		r, err := harness.Fetch(p.Addr, harness.Request("GET", "/d", "", "Connection: close"))

@@ -20,10 +20,14 @@ import (
 type Client struct {
 	t    testing.TB
 	addr string
+	from string // the client's own address; empty: as it comes
 }
 
 // NewClient is a client of addr.
 func NewClient(t testing.TB, addr string) *Client { return &Client{t: t, addr: addr} }
+
+// From is the same client at an address of its own, such as 127.0.0.2.
+func (c *Client) From(ip string) *Client { return &Client{t: c.t, addr: c.addr, from: ip} }
 
 // Get sends a GET on a new connection. Each header is a whole line, "Name: value".
 func (c *Client) Get(target string, headers ...string) *Response {
@@ -92,7 +96,7 @@ type Conn struct {
 // Dial opens a connection; it is closed with the story at the latest.
 func (c *Client) Dial() *Conn {
 	c.t.Helper()
-	conn, err := dial(c.addr)
+	conn, err := dialFrom(c.addr, c.from)
 	if err != nil {
 		c.t.Fatalf("connect to %s: %v", c.addr, err)
 	}
@@ -100,8 +104,14 @@ func (c *Client) Dial() *Conn {
 	return &Conn{t: c.t, c: conn, in: bufio.NewReaderSize(conn, 64<<10)}
 }
 
-func dial(addr string) (*net.TCPConn, error) {
-	conn, err := net.DialTimeout("tcp", addr, Patience)
+func dial(addr string) (*net.TCPConn, error) { return dialFrom(addr, "") }
+
+func dialFrom(addr, ip string) (*net.TCPConn, error) {
+	d := net.Dialer{Timeout: Patience}
+	if ip != "" {
+		d.LocalAddr = &net.TCPAddr{IP: net.ParseIP(ip)}
+	}
+	conn, err := d.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
 	}

@@ -84,6 +84,8 @@ func TestRFC9111Section3Storable(t *testing.T) {
 		{"7.3 Set-Cookie private", "GET", none, "200", []string{fresh + ", private", "Set-Cookie: a=b"}, ResponsePrivate},
 		{"4.1 Vary *", "GET", none, "200", []string{fresh, "Vary: *"}, VaryAny},
 		{"4.1 Vary among others *", "GET", none, "200", []string{fresh, "Vary: Accept", "Vary: x, *"}, VaryAny},
+		{"4.1 Vary by who asks", "GET", none, "200", []string{fresh, "Vary: x-forwarded-for"}, VaryAny},
+		{"4.1 Vary by who asks among others", "GET", none, "200", []string{fresh, "Vary: Accept", "Vary: X-Forwarded-For"}, VaryAny},
 		{"4.1 Vary malformed", "GET", none, "200", []string{fresh, "Vary: a b"}, VaryAny},
 		{"4.1 Vary", "GET", none, "200", []string{fresh, "Vary: Accept-Encoding"}, Storable},
 	} {
@@ -558,6 +560,18 @@ func TestRFC9111Section4_1Vary(t *testing.T) {
 	}
 }
 
+// What an earlier version has stored of a response that varies by who asks is for nobody.
+func TestVaryByWhoAsksSelectsNothing(t *testing.T) {
+	for _, fields := range [][]string{nil, {"X-Forwarded-For: 1.2.3.4"}} {
+		q, head := request(t, "GET", fields...)
+		for _, block := range []string{"x-forwarded-for\n", "accept\nx-forwarded-for:1.2.3.4\n"} {
+			if s := (&Selection{Request: q, Head: head}); s.MatchVary([]byte(block)) {
+				t.Errorf("%q selects %q", fields, block)
+			}
+		}
+	}
+}
+
 func TestVaryIsBounded(t *testing.T) {
 	x := exchange(t, "GET", []string{"X-A: " + strings.Repeat("a", maxVaryBlock)}, "200", []string{"Vary: X-A"})
 	if b, ok := x.AppendVary(nil); ok || len(b) != 0 {
@@ -678,6 +692,7 @@ func TestRFC9111Section4_3_4WhichResponse(t *testing.T) {
 		{"varies by more", []string{`ETag: "a"`, "Vary: A"}, []string{"Vary: a, Cookie"}, true, Storable},
 		{"varies now", []string{`ETag: "a"`}, []string{"Vary: Cookie"}, true, Storable},
 		{"varies by anything", []string{`ETag: "a"`}, []string{"Vary: *"}, false, VaryAny},
+		{"varies by who asks", []string{`ETag: "a"`}, []string{"Vary: X-Forwarded-For"}, false, VaryAny},
 		{"now no-store", []string{`ETag: "a"`}, []string{"Cache-Control: no-store"}, false, ResponseNoStore},
 		{"now private", []string{`ETag: "a"`}, []string{"Cache-Control: private"}, false, ResponsePrivate},
 	} {
@@ -829,6 +844,7 @@ func FuzzVary(f *testing.F) {
 	f.Add([]byte("Vary: Accept, X-A\r\n"), []byte("Accept: a\r\nX-A: b\r\n"), []byte("X-A: b\r\n"), []byte("x-a:b\n"))
 	f.Add([]byte("Vary: Accept-Language\r\nContent-Language: de\r\n"), []byte("Accept-Language: en, de\r\n"), []byte("Accept-Language: de;q=1, en;q=0.5\r\n"), []byte("accept-language:en\x00de\n"))
 	f.Add([]byte("Vary: x-a\r\nVary: X-B\r\n"), []byte("X-A: 1\r\nx-a: 2\r\n"), []byte("X-a: 1, 2\r\n"), []byte(""))
+	f.Add([]byte("Vary: X-Forwarded-For\r\n"), []byte("X-Forwarded-For: 1.2.3.4\r\n"), []byte(""), []byte("x-forwarded-for\n"))
 	f.Add([]byte(""), []byte(""), []byte(""), []byte("a\n:\nb:"))
 	f.Fuzz(func(t *testing.T, vary, first, second, block []byte) {
 		var x Exchange

@@ -71,7 +71,7 @@ func (s *Selection) meansSame(id header.ID, name, value, chosen []byte) bool {
 // isList: of the known fields those that a response is likely to vary by.
 func isList(id header.ID) bool {
 	switch id {
-	case header.Unknown, header.Accept, header.AcceptCharset, header.CacheControl, header.Forwarded, header.Via, header.XForwardedFor:
+	case header.Unknown, header.Accept, header.AcceptCharset, header.CacheControl, header.Forwarded, header.Via:
 		return true
 	}
 	return false

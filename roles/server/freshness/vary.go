@@ -24,7 +24,7 @@ const (
 )
 
 // varyMatchable tells whether the Vary fields of r can ever be matched: no "*", nothing
-// that is not a field name, not too many.
+// that is not a field name, no field that the origin sees otherwise than we do, not too many.
 func varyMatchable(r *http1.Response, head []byte) bool {
 	var names [maxVaryFields][]byte
 	_, ok := varyNames(r, head, &names)
@@ -43,7 +43,7 @@ func varyNames(r *http1.Response, head []byte, names *[maxVaryFields][]byte) (n 
 		}
 		l := header.Members(f.Value.In(head))
 		for m, more := l.Next(); more; m, more = l.Next() {
-			if !header.IsToken(m) || string(m) == "*" { // "*" is a token too
+			if !header.IsToken(m) || string(m) == "*" || rewritten(header.Lookup(m)) { // "*" is a token too
 				return 0, false
 			}
 			if n, ok = insertName(names, n, m); !ok {
@@ -53,6 +53,10 @@ func varyNames(r *http1.Response, head []byte, names *[maxVaryFields][]byte) (n 
 	}
 	return n, true
 }
+
+// rewritten tells whether the origin gets a field with the address of who asks in it, written by this proxy. A response that
+// varies by it is for that address, which the request as it came, and is held against later ones, does not say.
+func rewritten(id header.ID) bool { return id == header.XForwardedFor }
 
 func insertName(names *[maxVaryFields][]byte, n int, name []byte) (int, bool) {
 	at := 0
@@ -184,6 +188,9 @@ var colonByte, nulByte = []byte{':'}, []byte{0}
 func (s *Selection) matchLine(line []byte) bool {
 	name, rest, had := bytes.Cut(line, colonByte)
 	id := header.Lookup(name)
+	if rewritten(id) { // no such block is made any more, but one may have been stored by an earlier version
+		return false
+	}
 	if id != header.Unknown && !s.Request.Has(id) {
 		return !had
 	}
