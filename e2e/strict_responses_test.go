@@ -174,6 +174,7 @@ func replyInterims() []strictReply {
 		refused("101 unasked without fields", "9110 15.2.2", "HTTP/1.1 101 Switching Protocols\r\n\r\n"+smuggledReply),
 		switched("101 to what was not asked for", "Connection: upgrade\r\nUpgrade: h2c\r\n"),
 		switched("101 to more than was asked for", "Connection: upgrade\r\nUpgrade: websocket, h2c\r\n"),
+		switched("101 to no version", "Connection: upgrade\r\nUpgrade: websocket/\r\n"),
 		switched("101 to two protocols in two lines", "Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade: irc\r\n"),
 		switched("101 to nothing", "Connection: upgrade\r\nUpgrade:\r\n"),
 		switched("101 that does not say to what", ""),

@@ -81,6 +81,7 @@ func TestTheRequestHeadAsTheOriginGetsIt(t *testing.T) {
 		{"upgrade", "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
 			[]string{"Connection: Upgrade\r\nUpgrade: websocket\r\n"}, nil},
 		{"upgrade to another HTTP", "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x, H2C\r\n\r\n", nil, []string{"Upgrade"}},
+		{"upgrade to what is no protocol", "GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x, y;q=1\r\n\r\n", nil, []string{"Upgrade"}},
 		{"upgrade with content", "POST / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\nab",
 			nil, []string{"Upgrade"}},
 	} {

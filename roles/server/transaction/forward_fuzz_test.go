@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -34,6 +35,7 @@ func FuzzForward(f *testing.F) {
 		"OPTIONS /x HTTP/1.1\r\nHost: [::1]:80\r\nMax-Forwards: 7\r\nConnection: close, X\r\nX: y\r\nTE: a\r\nTrailer: b\r\n\r\n",
 		"GET /x HTTP/1.0\r\nX_Forwarded_For: 1\r\nProxy: p\r\nX-Original-URL: /e\r\nX-HTTP-Method: DELETE\r\n\r\n",
 		"GET /x HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nA: \xff\r\n\r\n",
+		"GET /x HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: a, b/1,,(h2c)\r\n\r\n",
 		"get //x?? HTTP/1.7\r\nHost: a.:99\r\nX: \t a\tb\r\nX:\r\nVia: 1.1 b\r\n\r\n",
 		"TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 1\r\n\r\n",
 	} {
@@ -93,10 +95,18 @@ func compareForwarded(t *testing.T, tr *Transaction, sent []byte) {
 			t.Fatalf("%q sent as %q: with %s", tr.head, sent, name)
 		}
 	}
+	for _, m := range strings.Split(q.Header.Get("Upgrade"), ",") {
+		if m = strings.Trim(m, " \t"); m != "" && !protocol.MatchString(m) {
+			t.Fatalf("%q sent as %q: to upgrade to %q", tr.head, sent, m)
+		}
+	}
 	if v := q.Header["X-Forwarded-For"]; len(v) != 1 || !strings.HasSuffix(v[0], "192.0.2.1") {
 		t.Fatalf("%q sent as %q: X-Forwarded-For %q", tr.head, sent, v)
 	}
 }
+
+// protocol is RFC 9110 §7.8.
+var protocol = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+(/[-!#$%&'*+.^_`|~0-9A-Za-z]+)?$")
 
 // FuzzPassOn: whatever response is accepted, the lines that are passed on have none of its framing, and are
 // fields to all who read them.

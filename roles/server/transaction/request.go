@@ -233,19 +233,21 @@ func (t *Transaction) withheld(f *http1.Field, store bool) bool {
 // mayUpgrade reports whether a wish to leave HTTP/1.1 is passed on. Not to
 // another version of HTTP or to TLS: requests inside such a tunnel would pass by
 // every rule that applies to requests. Nor with content, whose end and the
-// beginning of the new protocol would be one stream.
+// beginning of the new protocol would be one stream. Nor when any member is no protocol: an
+// origin may find one in it that is not seen here.
 func (t *Transaction) mayUpgrade() bool {
 	if !t.req.Upgrade || t.req.Repeated(header.Upgrade) || t.req.HasContent() {
 		return false
 	}
+	n := 0
 	l := header.Members(t.req.Value(t.head, header.Upgrade))
 	for m, ok := l.Next(); ok; m, ok = l.Next() {
 		name := protocolName(m)
-		if header.EqualFold(name, "h2c") || header.EqualFold(name, "h2") || header.EqualFold(name, "http") || header.EqualFold(name, "tls") {
+		if n++; name == nil || header.EqualFold(name, "h2c") || header.EqualFold(name, "h2") || header.EqualFold(name, "http") || header.EqualFold(name, "tls") {
 			return false
 		}
 	}
-	return true
+	return n > 0
 }
 
 // mayBecome reports whether what an origin has switched to is what it was asked for, and is said (RFC 9110 §7.8).
@@ -271,8 +273,11 @@ func (t *Transaction) wishesFor(name []byte) bool {
 	return false
 }
 
-// protocolName is a member of Upgrade without its version.
+// protocolName is a member of Upgrade without its version; nil: it is no protocol (RFC 9110 §7.8).
 func protocolName(m []byte) []byte {
-	name, _, _ := bytes.Cut(m, slash)
+	name, version, versioned := bytes.Cut(m, slash)
+	if !header.IsToken(name) || versioned && !header.IsToken(version) {
+		return nil
+	}
 	return name
 }
