@@ -429,6 +429,61 @@ func TestMalformedPartialContent(t *testing.T) {
 	o.ExpectCount("/other", 1)
 }
 
+// RFC 9110 section 15.3.7.1: a part that is not stored is as long as it says, whatever comes in chunks, also when the
+// server dies before its head and in the middle of it, and where nothing is stored in parts.
+func TestPartIsAsLongAsItSays(t *testing.T) {
+	t.Parallel()
+	for name, opts := range map[string][]harness.Option{
+		"no-store": nil, "no parts": {harness.Set("cache.partial", "false")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const begin = "HTTP/1.1 206 Partial Content\r\n" + noStore + "\r\nContent-Range: bytes 0-99999/200000\r\nTransfer-Encoding: chunked\r\n\r\n"
+			body := numbered(200_000)
+			gates := []*harness.Gate{harness.NewGate(), harness.NewGate()}
+			o := harness.NewOrigin(t, harness.Routes(map[string]harness.Handler{
+				"/long": func(e *harness.Exchange) {
+					gates[0].Wait(e)
+					e.Raw(begin)
+					e.Chunk(body[:50_000])
+					gates[1].Wait(e)
+					e.Chunk(body[50_000:])
+					e.Raw("0\r\n\r\n")
+				},
+				"/short": func(e *harness.Exchange) {
+					e.Raw(begin)
+					e.Chunk(body[:50_000])
+					e.Raw("0\r\n\r\n")
+				},
+				"/next": harness.Reply(200, "next", noStore),
+			}))
+			p := harness.Start(t, append(opts, harness.Map("/", o))...)
+			kill := func() {
+				old := p.PID(harness.Server)
+				p.Standby(old)
+				p.Kill(harness.Server)
+				p.WaitReplaced(harness.Server, old)
+			}
+			c := p.Client().Dial().Send(harness.Request("GET", "/long", "", "Range: bytes=0-99999"))
+			o.WaitCount("/long", 1)
+			kill()
+			gates[0].Open()
+			c.ReadHead().ExpectStatus(206).Header("Content-Length", "100000").Header("Transfer-Encoding", "")
+			got := c.ReadRaw(50_000)
+			kill()
+			gates[1].Open()
+			if got += c.ReadRaw(50_000); got != body[:100_000] {
+				t.Error("another body")
+			}
+			c.Send(harness.Request("GET", "/next", "")).Read("GET").Expect(200, "next")
+			o.ExpectCount("/long", 1)
+			if r, err := harness.Fetch(p.Addr, harness.Request("GET", "/short", "", "Range: bytes=0-99999")); err == nil {
+				t.Errorf("half of it passes for a response: %d, %d bytes", r.Status, len(r.Body))
+			}
+		})
+	}
+}
+
 // What no origin should see: it gets the request without a range, or none at all.
 func TestRangesThatAreNotPassedOn(t *testing.T) {
 	t.Parallel()

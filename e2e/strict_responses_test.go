@@ -13,7 +13,7 @@ const smuggledReply = "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-
 // strictReplies is the table of responses.
 func strictReplies() []strictReply {
 	var all []strictReply
-	for _, t := range [][]strictReply{replyFraming(), replyChunks(), replyHeads(), replyStatuses(), replyNone(), replyInterims(), replyFields()} {
+	for _, t := range [][]strictReply{replyFraming(), replyChunks(), replyHeads(), replyStatuses(), replyNone(), replyParts(), replyInterims(), replyFields()} {
 		all = append(all, t...)
 	}
 	return all
@@ -153,6 +153,31 @@ func replyNone() []strictReply {
 		{name: "304 with chunks", rfc: rfc, request: "GET\nIf-None-Match: \"a\"\r\nCache-Control: no-store\r\n", raw: "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", want: "304 502"},
 		{name: "205 with content", rfc: "9110 15.3.6", raw: "HTTP/1.1 205 Reset Content\r\nContent-Length: 5\r\n\r\nhello", want: "205", body: "hello"},
 	}
+}
+
+// replyParts: a part is as long as its Content-Range says, however it is framed and whether it is stored or not.
+func replyParts() (rows []strictReply) {
+	const rfc = "9110 15.3.7.1"
+	for _, kept := range []struct{ name, fields string }{
+		{"not stored", "Cache-Control: no-store\r\nContent-Range: bytes 0-4/10\r\n"},
+		{"of unknown size", "Cache-Control: max-age=60\r\nContent-Range: bytes 0-4/*\r\n"},
+		{"stored", "Cache-Control: max-age=60\r\nContent-Range: bytes 0-4/10\r\n"},
+	} {
+		row := func(name, raw string, closes bool, want, body string) {
+			rows = append(rows, strictReply{name: "a part " + kept.name + ", " + name, rfc: rfc, request: "GET\nRange: bytes=0-4\r\n",
+				raw: "HTTP/1.1 206 Partial Content\r\n" + kept.fields + raw, close: closes, want: want, body: body, fields: []string{"Content-Length: 5", "!Transfer-Encoding"}})
+		}
+		const chunked = "Transfer-Encoding: chunked\r\n\r\n"
+		row("in chunks", chunked+"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", false, "206", "hello")
+		row("in chunks, longer", chunked+"a\r\nhelloworld\r\n0\r\n\r\n", false, "206", "hello")
+		row("in chunks, shorter", chunked+"2\r\nhe\r\n0\r\n\r\n", false, "cut", "")
+		row("in no chunk", chunked+"0\r\n\r\n", false, "cut", "")
+		row("until the end", "\r\nhello", true, "206", "hello")
+		row("until the end, longer", "\r\nhelloworld", true, "206", "hello")
+		row("until the end, shorter", "\r\nhe", true, "cut", "")
+		row("of another length", "Content-Length: 4\r\n\r\nhell", true, "502", "")
+	}
+	return rows
 }
 
 func replyInterims() []strictReply {

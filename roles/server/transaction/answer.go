@@ -196,6 +196,9 @@ func (f *fetch) OriginHead(r *http1.Response, head []byte, framing http1.Framing
 	if framing == http1.ChunkedBody || framing == http1.UntilClose || r.Status == 204 {
 		h.length = -1
 	}
+	if n := part.len(); n > 0 {
+		h.length = n // stored or not, and however it is framed: a body of another length is cut, or breaks off
+	}
 	if v := r.Value(head, header.Age); v != nil {
 		if age, ok := header.ParseDelta(v); ok {
 			h.age = age

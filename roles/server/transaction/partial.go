@@ -273,7 +273,8 @@ func appendRangeLine(b []byte, r span, size int64) []byte {
 	return append(b, "\r\n"...)
 }
 
-// An enclosure is what a 206 encloses: bytes of a representation of size. size 0: it is not stored.
+// An enclosure is what a 206 encloses: bytes of a representation of size. size 0: it is not stored. No bytes: it is not one
+// part, or none that is looked at.
 type enclosure struct {
 	span
 	size int64
