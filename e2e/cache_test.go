@@ -108,6 +108,32 @@ func TestVaryAlternates(t *testing.T) {
 	o.ExpectCount("/v", 4)
 }
 
+// A dozen alternates of one URL are kept; a flood of values that are asked for once leaves those alone that are hit.
+func TestManyAlternates(t *testing.T) {
+	t.Parallel()
+	p, o := proxy(t, map[string]harness.Handler{"/v": func(e *harness.Exchange) {
+		e.Reply(200, "as "+e.Header.Get("Accept-Encoding"), "Cache-Control: max-age=600", "Vary: Accept-Encoding")
+	}}, harness.Set("cache.disk_path", "off")) // it would bring back what memory has lost
+	c := p.Client().Dial()
+	ask := func(encoding string) {
+		t.Helper()
+		c.Send(harness.Request("GET", "/v", "", "Accept-Encoding: "+encoding)).Read("GET").Expect(200, "as "+encoding)
+	}
+	for range 3 {
+		for i := range 12 {
+			ask(fmt.Sprint("e", i))
+		}
+	}
+	o.ExpectCount("/v", 12)
+	for i := range 100 {
+		ask(fmt.Sprint("bogus", i))
+	}
+	for i := 4; i < 12; i++ {
+		ask(fmt.Sprint("e", i))
+	}
+	o.ExpectCount("/v", 112)
+}
+
 // RFC 9111 section 4.1: what varies by a field that says who asks is for the one who asked, though no client
 // sends that field: it is the proxy that writes it.
 func TestVaryByWhoAsks(t *testing.T) {

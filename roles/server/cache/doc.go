@@ -35,6 +35,11 @@
 //     a dead process left half done. Unfinished fills are garbage that nothing leads to,
 //     unless their ID was kept, by which Resume goes on with them.
 //
+// # Alternates
+//
+// The alternates of a key share one set of the index, so there are at most twelve of them. When there are too many, one that
+// was never hit goes, the oldest, as long as those are a third of them; else the one that was hit least.
+//
 // # Parts
 //
 // What has only some of a representation's bytes lies under a key of its own (Key.Parts), is found by AppendParts,

@@ -43,7 +43,7 @@ func (s *Store) discount(l location) {
 }
 
 // publish makes the record at l, pinned by the caller, findable. It replaces the alternate with the same
-// vary block, or part of it with the same first byte, in one store; otherwise it takes a way: an empty or dead one, the key's oldest
+// vary block, or part of it with the same first byte, in one store; otherwise it takes a way: an empty or dead one, that of the key's least useful
 // alternate when there are too many, or the oldest of the set. With only set, nothing but that location
 // is replaced, and ErrSuperseded says that it was not there.
 func (a *Arena) publish(l location, h *objectHeader, only location) error {
@@ -81,7 +81,7 @@ func (a *Arena) publish(l location, h *objectHeader, only location) error {
 func (s *Store) takeWay(set *indexSet, v *survey, tag uint32, l location) {
 	switch {
 	case v.alternates >= s.opts.MaxAlternates:
-		s.displace(set, v.oldestAlternate, tag, l)
+		s.displace(set, v.useless(s.opts.MaxAlternates), tag, l)
 	case v.free >= 0:
 		set.put(v.free, tag, l)
 	default:
@@ -126,33 +126,57 @@ func (s *Store) moveEntry(from location, h *objectHeader, to location, c *object
 
 // survey is what publish needs to know of a set; -1 means no such way.
 type survey struct {
-	same, free              int
-	oldest, oldestAlternate int
-	alternates              int
+	same, free, oldest int
+
+	// The key's alternates.
+	alternates int
+	untried    int // of them never hit
+	oldestNew  int // of those
+	leastHit   int // of the others; of those that were hit alike, the oldest
+}
+
+// newAlternates is the share of a key's alternates that what was never hit keeps, if there are too many: room to be asked for
+// again in. What was hit has the rest, so a flood of values that nobody asks for twice leaves it alone.
+const newAlternates = 3
+
+// useless is the way of the alternate that goes when there are most of them.
+func (v *survey) useless(most int) int {
+	if v.leastHit < 0 || v.oldestNew >= 0 && v.untried >= max(most/newAlternates, 1) {
+		return v.oldestNew
+	}
+	return v.leastHit
 }
 
 func (a *Arena) survey(set *indexSet, h *objectHeader) survey {
-	k := h.key
-	v := survey{same: -1, free: -1, oldest: -1, oldestAlternate: -1}
-	oldest, oldestAlternate := ^uint64(0), ^uint64(0)
+	s := a.store
+	v := survey{same: -1, free: -1, oldest: -1, oldestNew: -1, leastHit: -1}
+	none := ^uint64(0)
+	oldest, oldestNew, leastHit, fewest := none, none, none, ^uint32(0)
 	for i := range set.locs {
 		l := location(set.locs[i].Load())
-		if l == 0 || !a.store.segs[l.segment()].serves(l.generation()) {
+		if l == 0 || !s.segs[l.segment()].serves(l.generation()) {
 			v.free = i
 			continue
 		}
-		age := a.store.ageOf(l)
+		age := s.ageOf(l)
 		if age < oldest {
 			v.oldest, oldest = i, age
 		}
-		if set.tags[i].Load() != k.tag() || !a.hasKey(l, k) {
+		if set.tags[i].Load() != h.key.tag() {
 			continue
 		}
-		v.alternates++
-		if age < oldestAlternate {
-			v.oldestAlternate, oldestAlternate = i, age
+		hits, same, is := a.rivalAt(l, h)
+		switch {
+		case !is:
+			continue
+		case hits == 0:
+			if v.untried++; age < oldestNew {
+				v.oldestNew, oldestNew = i, age
+			}
+		case hits < fewest || hits == fewest && age < leastHit:
+			v.leastHit, leastHit, fewest = i, age, hits
 		}
-		if a.sameAs(l, h) {
+		if v.alternates++; same {
 			v.same = i
 		}
 	}
@@ -174,14 +198,18 @@ func (a *Arena) hasKey(l location, k Key) bool {
 	return a.store.header(l).key == k
 }
 
-// sameAs tells whether h is to take the place of what is at l.
-func (a *Arena) sameAs(l location, h *objectHeader) bool {
+// rivalAt looks at what is at l, beside h. is: it has h's key. same: h is to take its place. hits: it was hit, and how often.
+func (a *Arena) rivalAt(l location, h *objectHeader) (hits uint32, same, is bool) {
 	if !a.pinServing(l) {
-		return false
+		return 0, false, false
 	}
 	defer a.unpin(l)
 	old := a.store.header(l)
-	return old.meta.RangeFrom == h.meta.RangeFrom && bytes.Equal(old.varyBlock(), h.varyBlock())
+	if old.key != h.key {
+		return 0, false, false
+	}
+	same = old.meta.RangeFrom == h.meta.RangeFrom && bytes.Equal(old.varyBlock(), h.varyBlock())
+	return a.store.standing(l, old), same, true
 }
 
 // Remove makes every alternate of k, and every part of one, unfindable and returns how many there were. Who

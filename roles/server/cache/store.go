@@ -28,8 +28,8 @@ type Options struct {
 	// MaxObject is the largest body stored, in bytes; 0 means a sixteenth of the
 	// store. More than a quarter of the store is cut to that.
 	MaxObject int64
-	// MaxAlternates bounds the alternates kept for one key; the oldest goes. 0 means
-	// 6; more than 12 is cut to 12, since they share one set of the index.
+	// MaxAlternates bounds the alternates kept for one key; what was never hit goes first. 0, or more than 12, means
+	// 12: they share one set of the index, and what is there of other keys must not lose all of it.
 	MaxAlternates int
 	// Hold keeps every segment that was ever used untouched until EndHold: the
 	// predecessor may still be reading them, or this process may not yet have opened
@@ -91,6 +91,8 @@ type Store struct {
 }
 
 const shardCount = 64
+
+const maxAlternates = setWays * 3 / 4
 
 // Open takes the store in mem, which must be aligned to a page and shared by every process that
 // is to see it. What an earlier process left is adopted in a time that grows with
@@ -208,10 +210,9 @@ func (s *Store) attach(g geometry) {
 	s.sets = unsafe.Slice((*indexSet)(unsafe.Add(s.base, pageSize+fenceSize+uint64(g.segCount)*segRowSize)), g.setCount)
 	s.fences = (*fenceBook)(unsafe.Add(s.base, pageSize))
 	s.opts.MaxObject = boundObject(s.opts.MaxObject, g)
-	if s.opts.MaxAlternates <= 0 {
-		s.opts.MaxAlternates = 6
+	if s.opts.MaxAlternates <= 0 || s.opts.MaxAlternates > maxAlternates {
+		s.opts.MaxAlternates = maxAlternates
 	}
-	s.opts.MaxAlternates = min(s.opts.MaxAlternates, 12)
 	s.hold.Store(s.opts.Hold)
 	if s.opts.Seed != [2]uint64{} && s.opts.Seed != s.super.keySeed() {
 		s.super.otherSeed = s.opts.Seed

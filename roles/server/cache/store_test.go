@@ -224,7 +224,7 @@ func TestAlternates(t *testing.T) {
 	if g, b, z := find("gzip"), find("br"), find("zstd"); g != 3 || b != 2 || z != 4 {
 		t.Errorf("gzip %d br %d zstd %d, want 3 2 4", g, b, z)
 	}
-	put(5, "identity") // one too many: the oldest goes
+	put(5, "identity") // one too many: all have been hit alike, and the oldest goes
 	if b, i := find("br"), find("identity"); b != -1 || i != 5 {
 		t.Errorf("br %d identity %d, want -1 5", b, i)
 	}
@@ -241,6 +241,68 @@ func TestAlternates(t *testing.T) {
 	}
 	if _, ok := a.Lookup(k, nil); ok || s.Stats().Objects != 0 {
 		t.Error("found after Remove")
+	}
+}
+
+// As many values as there is room for, asked for in turn, are all found the next time.
+func TestAlternatesInTurn(t *testing.T) {
+	a, k := newStore(t, small, Options{}).Arena(), keyN(1)
+	hits := 0
+	for range 2 {
+		for i := range maxAlternates {
+			o, ok := a.Lookup(k, exactly(string(rune('a'+i))))
+			if ok {
+				hits++
+			} else {
+				o = store(t, a, k, 1, string(rune('a'+i)), 100, true)
+			}
+			o.Release()
+		}
+	}
+	if hits != maxAlternates {
+		t.Errorf("%d hits, want %d", hits, maxAlternates)
+	}
+}
+
+// A flood of values that nobody asks for twice does not throw out what is asked for again; and what is new has the time to be.
+func TestAlternatesInAFlood(t *testing.T) {
+	a, k := newStore(t, small, Options{}).Arena(), keyN(1)
+	ask := func(vary string) (hit bool) {
+		o, hit := a.Lookup(k, exactly(vary))
+		if !hit {
+			o = store(t, a, k, 1, vary, 100, true)
+		}
+		o.Release()
+		return hit
+	}
+	// Hot is what is left for what was hit. Behind it another one has come and was hit once, long ago.
+	const hot = maxAlternates - maxAlternates/newAlternates
+	for range 3 {
+		for i := range hot {
+			ask(fmt.Sprint("hot ", i))
+		}
+	}
+	ask("once")
+	ask("once")
+	for i := range 1000 {
+		ask(fmt.Sprint("bogus ", i))
+		if n := i % hot; i%7 == 0 && !ask(fmt.Sprint("hot ", n)) {
+			t.Errorf("after %d bogus values, number %d of what is hot is gone", i, n)
+		}
+	}
+	for i := range hot {
+		if !ask(fmt.Sprint("hot ", i)) {
+			t.Errorf("number %d of what is hot is gone", i)
+		}
+	}
+	if ask("once") {
+		t.Error("what was hit once, and least, is still there")
+	}
+	ask("new")
+	ask("bogus x")
+	ask("bogus y")
+	if !ask("new") {
+		t.Error("two bogus values have thrown out what is new")
 	}
 }
 
