@@ -484,6 +484,9 @@ func TestVaryByMeaning(t *testing.T) {
 			e.Reply(200, "for "+e.Header.Get("Accept-Encoding"), freshLong, "Vary: Accept-Encoding")
 		},
 		"/l": harness.Reply(200, "deutsch", freshLong, "Vary: Accept-Language", "Content-Language: de"),
+		"/x": func(e *harness.Exchange) { // of which nobody knows that it is a list
+			e.Reply(200, "for "+strings.Join(e.Header.Values("X-V"), "|"), freshLong, "Vary: X-V")
+		},
 	})
 	p.Client().Get("/e", "Accept-Encoding: gzip, br").Expect(200, "for gzip, br")
 	p.Client().Get("/e", "Accept-Encoding: br,GZIP;q=1.0").Expect(200, "for gzip, br")
@@ -494,6 +497,15 @@ func TestVaryByMeaning(t *testing.T) {
 	p.Client().Get("/l", "Accept-Language: en, de").Expect(200, "deutsch")
 	p.Client().Get("/l", "Accept-Language: fr;q=0.5, de").Expect(200, "deutsch")
 	o.ExpectCount("/l", 1)
+	for range 2 {
+		p.Client().Get("/x", "X-V: a,b").Expect(200, "for a,b")
+		p.Client().Get("/x", "X-V: a , b").Expect(200, "for a,b")
+		p.Client().Get("/x", "X-V: a", "X-V: b").Expect(200, "for a,b")
+		p.Client().Get("/x", "X-V: a,,b").Expect(200, "for a,,b")
+		p.Client().Get("/x", "X-V: ,a,b").Expect(200, "for ,a,b")
+		p.Client().Get("/x", "X-V: a,b,").Expect(200, "for a,b,")
+	}
+	o.ExpectCount("/x", 4)
 }
 
 // A client that asks whether what it has is still good learns it from the origin, when nothing can be stored.

@@ -9,8 +9,9 @@ import (
 // Two values of a request field that differ in their bytes may still ask for the same
 // (§4.1: "normalizing … in ways that are known to have identical semantics"):
 //
-//   - lists: the lines of a field joined, empty members and the blanks around commas dropped. What is
-//     unknown is taken for a list, as fields usually are; a comma in quotes is no comma.
+//   - lists: the lines of a field joined, empty members and the blanks around commas dropped; a comma in quotes is no comma.
+//   - What is unknown is taken for a list, as fields usually are, but its empty members count: only of a list is it known that
+//     they mean nothing (RFC 9110 §5.6.1.2).
 //   - Accept-Encoding and Accept-Language: sets of words without case, each with
 //     a weight; their order means nothing (RFC 9110 §12.4.2).
 //   - Accept-Language beside a response that is in the one language which the request prefers to
@@ -45,7 +46,7 @@ func (m *members) line() bool {
 		f := &fields[m.next]
 		m.next++
 		if hasName(f, m.s.Head, m.id, m.name) {
-			m.list = header.Members(f.Value.In(m.s.Head))
+			m.list = listOf(m.id, f.Value.In(m.s.Head))
 			return true
 		}
 	}
@@ -56,7 +57,7 @@ func (m *members) line() bool {
 // vary block.
 func (s *Selection) meansSame(id header.ID, name, value, chosen []byte) bool {
 	mine := members{s: s, id: id, name: name}
-	theirs := members{list: header.Members(value)}
+	theirs := members{list: listOf(id, value)}
 	switch id {
 	case header.AcceptEncoding, header.AcceptLanguage:
 		var a, b preferences
@@ -75,6 +76,14 @@ func isList(id header.ID) bool {
 		return true
 	}
 	return false
+}
+
+// listOf is a value of a field as its members, of an unknown one with those that are empty.
+func listOf(id header.ID, value []byte) header.List {
+	if id == header.Unknown {
+		return header.AllMembers(value)
+	}
+	return header.Members(value)
 }
 
 func sameMembers(a, b *members) bool {
@@ -197,8 +206,8 @@ func sameLine(a, b []byte) bool {
 	if !bytes.Equal(name, other) || had != has || !bytes.Equal(chosen, also) {
 		return false
 	}
-	mine, theirs := members{list: header.Members(x)}, members{list: header.Members(y)}
 	id := header.Lookup(name)
+	mine, theirs := members{list: listOf(id, x)}, members{list: listOf(id, y)}
 	switch id {
 	case header.AcceptEncoding, header.AcceptLanguage:
 		var p, q preferences

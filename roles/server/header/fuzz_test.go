@@ -35,6 +35,19 @@ func FuzzLists(f *testing.F) {
 		if total > len(v) {
 			t.Fatalf("%q: members of %d bytes", v, total)
 		}
+		l = Members(v)
+		every, n := AllMembers(v), 0
+		for m, ok := every.Next(); ok; m, ok = every.Next() {
+			if n++; len(m) == 0 {
+				continue
+			}
+			if other, ok := l.Next(); !ok || !bytes.Equal(m, other) {
+				t.Fatalf("%q: member %q, without the empty ones %q", v, m, other)
+			}
+		}
+		if m, more := l.Next(); more || n == 0 || n > bytes.Count(v, []byte(","))+1 || l.Malformed() != every.Malformed() {
+			t.Fatalf("%q: %d members, and %q is left", v, n, m)
+		}
 		for d := Directives(v); d.Next(); {
 			if !IsToken(d.Name) || d.HasValue && !d.Quoted && !IsToken(d.Value) || d.Quoted && ScanText(d.Value, 0) != len(d.Value) || !d.HasValue && d.Value != nil {
 				t.Fatalf("%q: directive %q %q", v, d.Name, d.Value)

@@ -6,22 +6,29 @@ package header
 type List struct {
 	rest []byte
 	bad  bool
+	all  bool // empty members count
+	due  bool // one is to come, though nothing may be left
 }
 
 // Members returns a cursor over the members of one field value.
 func Members(value []byte) List { return List{rest: value} }
 
-// Next returns the next member without surrounding blanks. A member is never
+// AllMembers returns a cursor over what stands between the commas of one field value that need not be a list: empty members
+// count. The empty value has one, "a," has two.
+func AllMembers(value []byte) List { return List{rest: value, all: true, due: true} }
+
+// Next returns the next member without surrounding blanks. A member of Members is never
 // empty. After the last one it reports false.
 func (l *List) Next() ([]byte, bool) {
-	for len(l.rest) > 0 {
+	for len(l.rest) > 0 || l.due {
 		end := l.memberEnd()
 		m := Trim(l.rest[:end])
+		l.due = l.all && end < len(l.rest)
 		if end < len(l.rest) {
 			end++
 		}
 		l.rest = l.rest[end:]
-		if len(m) > 0 {
+		if len(m) > 0 || l.all {
 			return m, true
 		}
 	}

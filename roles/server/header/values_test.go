@@ -123,8 +123,7 @@ func TestNumbers(t *testing.T) {
 	}
 }
 
-func members(v string) (out []string, malformed bool) {
-	l := Members([]byte(v))
+func members(l List) (out []string, malformed bool) {
 	for m, ok := l.Next(); ok; m, ok = l.Next() {
 		out = append(out, string(m))
 	}
@@ -139,10 +138,20 @@ func TestMembers(t *testing.T) { // RFC 9110 §5.6.1
 		{"", "", false}, {",, ,\t,", "", false}, {"a", "a", false}, {" a ,b,\tc\t", "a|b|c", false}, {",a,,b,", "a|b", false},
 		{`a="b,c",d`, `a="b,c"|d`, false}, {`"a\",b",c`, `"a\",b"|c`, false}, {`a,"b,c`, `a|"b,c`, true}, {`a\,b`, `a\|b`, false}, {`"\`, `"\`, true},
 	} {
-		got, malformed := members(c.in)
+		got, malformed := members(Members([]byte(c.in)))
 		if strings.Join(got, "|") != c.want || malformed != c.malformed {
 			t.Errorf("Members(%q): %q, malformed %v", c.in, got, malformed)
 		}
+	}
+	for in, want := range map[string]string{
+		"": "", "a": "a", ",": "|", "a,": "a|", " , a\t,,b ": "|a||b", `",",`: `","|`, `a,"b,`: `a|"b,`,
+	} {
+		if got, _ := members(AllMembers([]byte(in))); len(got) == 0 || strings.Join(got, "|") != want {
+			t.Errorf("AllMembers(%q): %q", in, got)
+		}
+	}
+	if got, _ := members(List{}); got != nil {
+		t.Errorf("the zero value has %q", got)
 	}
 	if !HasToken([]byte("gzip, Chunked"), "chunked") || HasToken([]byte("xchunked"), "chunked") || HasToken([]byte(`"a, chunked"`), "chunked") {
 		t.Error("HasToken is wrong")
