@@ -14,24 +14,31 @@ import (
 	"trafficd/e2e/harness"
 )
 
-// "server dies: standby adopts, manager makes a new standby", several times over.
+// "server dies: standby adopts, manager makes a new standby", several times over, with a cache and without.
 func TestStandbyFollows(t *testing.T) {
 	t.Parallel()
-	p := harness.Start(t)
-	before := p.PIDs()
-	for range 5 {
-		old, standby := p.PID(harness.Server), p.Standby()
-		p.Kill(harness.Server)
-		if got := p.WaitReplaced(harness.Server, old); got != standby {
-			t.Errorf("server %d follows, want the standby %d", got, standby)
-		}
-		p.Client().Get("/").ExpectStatus(200)
-		p.Standby(standby, old)
-	}
-	p.ExpectSame(harness.Manager, before[harness.Manager])
-	p.ExpectSame(harness.Cop, before[harness.Cop])
-	if s := p.Status(); s.Server.Restarts != 5 || s.Custody != "on" {
-		t.Errorf("status %s", s.Text)
+	for _, size := range []string{"16MiB", "0"} {
+		t.Run("cache of "+size, func(t *testing.T) {
+			t.Parallel()
+			p := harness.Start(t, harness.Set("cache.size", size))
+			before := p.PIDs()
+			kept := p.Client().Dial()
+			for range 5 {
+				old, standby := p.PID(harness.Server), p.Standby()
+				kept.Send(harness.Request("GET", "/", "")).Read("GET").ExpectStatus(200)
+				p.Kill(harness.Server)
+				if got := p.WaitReplaced(harness.Server, old); got != standby {
+					t.Errorf("server %d follows, want the standby %d", got, standby)
+				}
+				p.Standby(standby, old)
+			}
+			kept.Send(harness.Request("GET", "/", "")).Read("GET").ExpectStatus(200)
+			p.ExpectSame(harness.Manager, before[harness.Manager])
+			p.ExpectSame(harness.Cop, before[harness.Cop])
+			if s := p.Status(); s.Server.Restarts != 5 || s.Custody != "on" {
+				t.Errorf("status %s", s.Text)
+			}
+		})
 	}
 }
 

@@ -197,7 +197,7 @@ func (e *estate) fifo(limit int) (*queue.FIFO, error) {
 }
 
 // provideCache makes the memory of the cache. One of another size is left to whoever maps it
-// now, and a new one is made for the next server; made says so.
+// now, and a new one, or none, is for the next server; made says so.
 func (e *estate) provideCache(size int64, log zerolog.Logger) (made bool, err error) {
 	if fd, ok := e.set.Get(heritage.Cache); ok {
 		var st unix.Stat_t
@@ -211,9 +211,10 @@ func (e *estate) provideCache(size int64, log zerolog.Logger) (made bool, err er
 		if err := e.setAside(heritage.Cache); err != nil {
 			return false, err
 		}
+		made = true
 	}
 	if size == 0 {
-		return true, nil
+		return made, nil
 	}
 	fd, err := makeMemory("trafficd-cache", size)
 	if err != nil {

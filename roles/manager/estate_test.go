@@ -93,6 +93,9 @@ func TestEstateFollowsTheConfiguration(t *testing.T) {
 	if _, ok := e.set.Get(heritage.Cache); ok {
 		t.Error("there is a cache")
 	}
+	if made, err := e.provideCache(0, zerolog.Nop()); made || err != nil {
+		t.Errorf("without a cache as before: made %v, %v", made, err)
+	}
 }
 
 // The heritage has one name for an address, also if an init system bound it.
