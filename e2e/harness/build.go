@@ -2,9 +2,11 @@ package harness
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -103,14 +105,43 @@ func Mortal(t testing.TB, file string) Option {
 
 // build compiles the module's root package. Tests run in their own directory,
 // so the root is asked of the go command.
-func build(out string, env []string, flags ...string) error {
+// lookAtSources tells the go command what the stories depend on: a test's result is used again as long as the files are the same that it has
+// looked at, and the binary under test is made of files that no test imports. Once in a process, and not before the first
+// story, since nobody takes notice of it then.
+var lookAtSources = sync.OnceValue(func() error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != root, d.IsDir() && d.Name() == "testdata":
+			return fs.SkipDir
+		case d.IsDir() || filepath.Ext(path) == ".go" || filepath.Ext(path) == ".mod":
+			_, err = os.Stat(path)
+		}
+		return err
+	})
+})
+
+func moduleRoot() (string, error) {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
-		return fmt.Errorf("find module root: %w", err)
+		return "", fmt.Errorf("find module root: %w", err)
+	}
+	return string(root[:len(root)-1]), nil
+}
+
+func build(out string, env []string, flags ...string) error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
 	}
 	args := append([]string{"build", "-o", out}, flags...)
 	cmd := exec.Command("go", append(args, ".")...)
-	cmd.Dir = string(root[:len(root)-1])
+	cmd.Dir = root
 	cmd.Env = append(os.Environ(), env...)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the binary under test: %w\n%s", err, text)

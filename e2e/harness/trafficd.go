@@ -118,6 +118,9 @@ func Panicking() Option { return func(o *options) { o.panicking = true } }
 // sees to its end when the story ends.
 func Start(t testing.TB, opts ...Option) *Trafficd {
 	t.Helper()
+	if err := lookAtSources(); err != nil {
+		t.Fatal(err)
+	}
 	p := prepare(t, opts...)
 	r, w, err := os.Pipe()
 	if err != nil {
