@@ -280,5 +280,56 @@ func TestADirectoryThatCannotBeMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := harness.Start(t, harness.NotReady(), harness.ExitAny(), harness.Set("cache.disk_path", file+"/below"))
-	p.Log.Wait(t, 0, "what is wrong", func(l harness.Line) bool { return strings.Contains(l.Raw, "cache.disk_path") })
+	p.Log.Wait(t, 0, "what is wrong", func(l harness.Line) bool {
+		return strings.HasPrefix(l.Raw, "TRAFFICD_CACHE_DISK_PATH: cache.disk_path: cannot make")
+	})
+	if code := p.ExitCode(); code != 78 {
+		t.Errorf("exit code %d, want 78", code)
+	}
+}
+
+// The disk goes away while the proxy runs, and nothing can be made where it was: each server that comes goes on without it, and says so.
+func TestTheDiskGoesAway(t *testing.T) {
+	t.Parallel()
+	mount := filepath.Join(t.TempDir(), "mount")
+	p, o := proxy(t, map[string]harness.Handler{"/a": harness.Reply(200, "a", "Cache-Control: max-age=600")},
+		harness.Set("cache.disk_path", mount+"/store"))
+	p.Client().Get("/a").Expect(200, "a")
+	onDisk(p, 1)
+	if err := os.Rename(mount, mount+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(mount, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		p.Standby()
+		mark, old := p.Log.Mark(), p.PID(harness.Server)
+		p.Kill(harness.Server)
+		p.WaitReplaced(harness.Server, old)
+		p.Client().Get("/a").Expect(200, "a")
+		p.Log.Wait(t, mark, "that there is no disk", harness.Message("no cache on disk"))
+	}
+	o.ExpectCount("/a", 1)
+	p.ExpectMetric("trafficd_cache_disk_errors_total", "at least 3", func(v float64) bool { return v >= 3 })
+	p.Standby()
+}
+
+// A path that cannot be made is refused by a reload, which changes nothing for the servers to come.
+func TestReloadOfADirectoryThatCannotBeMade(t *testing.T) {
+	t.Parallel()
+	p := harness.Start(t, harness.Config("cache: {disk_path: '{{run-root}}/here'}\n"))
+	p.WriteConfig("cache: {disk_path: /proc/foo}\n")
+	for _, args := range [][]string{{"config", "check"}, {"config", "check", p.ConfigPath()}, {"config", "reload"}} {
+		if r := p.Ctl(args...); r.Code != 78 || !strings.Contains(r.Stderr, "trafficd.yaml:1:20: cache.disk_path: cannot make /proc/foo") {
+			t.Errorf("%q: exit code %d, %s", args, r.Code, r.Stderr)
+		}
+	}
+	for range 2 {
+		p.Standby()
+		old := p.PID(harness.Server)
+		p.Kill(harness.Server)
+		p.WaitReplaced(harness.Server, old)
+		p.Client().Get("/").ExpectStatus(200)
+	}
 }

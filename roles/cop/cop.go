@@ -172,10 +172,14 @@ func inherit() (h *heritage.Set, fresh bool, err error) {
 // configuration is returned together with the error.
 func configure(flags config.Overrides, root runroot.Root, fresh bool) (*config.Config, error) {
 	cfg, err := load(flags)
+	first := fresh && !served(root)
+	if err == nil && first {
+		err = cfg.CheckDisk()
+	}
 	if err == nil {
 		return cfg, nil
 	}
-	if fresh && !held(root.ManagerLock()) && !held(root.ServerLock()) {
+	if first {
 		return nil, err
 	}
 	last, lastErr := config.LoadLastGood(root.LastGood())
@@ -188,6 +192,9 @@ func configure(flags config.Overrides, root runroot.Root, fresh bool) (*config.C
 func load(flags config.Overrides) (*config.Config, error) {
 	return config.Load(config.Sources{Flags: flags, Env: os.Environ()})
 }
+
+// served reports whether there is an instance, though it may lack a cop.
+func served(root runroot.Root) bool { return held(root.ManagerLock()) || held(root.ServerLock()) }
 
 func held(lock string) bool {
 	_, held, err := lockfile.Holder(lock)
@@ -283,6 +290,11 @@ func daemonize(ctx context.Context, o Options) error {
 	o.Flags.RunRoot = root.Dir()
 	if owner, held, err := lockfile.Holder(root.CopLock()); err == nil && held {
 		return exitcode.Errorf(exitcode.TryAgain, "another cop is on duty: %w", &lockfile.HeldError{Path: root.CopLock(), PID: owner.PID})
+	}
+	if !served(root) {
+		if err := cfg.CheckDisk(); err != nil {
+			return err
+		}
 	}
 	exe, err := proc.OpenSelf()
 	if err != nil {

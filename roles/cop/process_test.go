@@ -460,13 +460,15 @@ func TestBothDie(t *testing.T) {
 func TestBadConfigurationEndsTheStart(t *testing.T) {
 	s := newScene(t)
 	file := filepath.Join(t.TempDir(), "trafficd.yaml")
-	if err := os.WriteFile(file, []byte("health:\n  intervall: 1s\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for _, mode := range [][]string{{"--foreground"}, nil} {
-		out, err := s.command(append(mode, "--config="+file)...).CombinedOutput()
-		if code := exitOf(err); code != 78 || !strings.HasPrefix(string(out), file+":2:3: ") {
-			t.Errorf("%q: exit %d and %q, want 78 and the position", mode, code, out)
+	for _, text := range []string{"health:\n  intervall: 1s\n", "cache:\n  disk_path: " + file + "/below\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, mode := range [][]string{{"--foreground"}, nil} {
+			out, err := s.command(append(mode, "--config="+file)...).CombinedOutput()
+			if code := exitOf(err); code != 78 || !strings.HasPrefix(string(out), file+":2:") {
+				t.Errorf("%q: exit %d and %q, want 78 and the position", mode, code, out)
+			}
 		}
 	}
 }

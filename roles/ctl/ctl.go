@@ -253,7 +253,11 @@ func checkCommand(s *session) *cobra.Command {
 		Args:  usage(cobra.MaximumNArgs(1)),
 		RunE: s.run(func(args []string) error {
 			if len(args) == 1 {
-				if _, err := config.Load(config.Sources{Flags: config.Overrides{Config: args[0]}}); err != nil {
+				c, err := config.Load(config.Sources{Flags: config.Overrides{Config: args[0]}})
+				if err == nil {
+					err = c.CheckDisk()
+				}
+				if err != nil {
 					return err
 				}
 				fmt.Fprintf(s.out, "%s is good\n", args[0])

@@ -302,7 +302,7 @@ func TestCheckAFile(t *testing.T) {
 	for _, tt := range []struct {
 		text string
 		code exitcode.Code
-	}{{"threads: 2\n", exitcode.OK}, {"thread: 2\n", exitcode.Config}} {
+	}{{"threads: 2\n", exitcode.OK}, {"thread: 2\n", exitcode.Config}, {"cache: {disk_path: /proc/foo}\n", exitcode.Config}} {
 		if err := os.WriteFile(file, []byte(tt.text), 0o644); err != nil {
 			t.Fatal(err)
 		}

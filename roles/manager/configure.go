@@ -34,8 +34,9 @@ func (m *manager) reload(then func(reloaded)) {
 		m.recordReload(r)
 		then(r)
 	}
+	inForce := m.cfg
 	m.wg.Go(func() {
-		cfg, err := m.env.load()
+		cfg, err := m.loadAnew(inForce)
 		m.post(func() {
 			if err != nil {
 				m.badFile = err.Error()
@@ -46,6 +47,19 @@ func (m *manager) reload(then func(reloaded)) {
 			m.propose(cfg.WithGeneration(m.cfg.Generation+1), end)
 		})
 	})
+}
+
+// loadAnew reads the configuration. Another path for the cache on disk must be one that can be made; the disk of the one in
+// force may be gone, and everything else be changed all the same.
+func (m *manager) loadAnew(inForce *config.Config) (*config.Config, error) {
+	cfg, err := m.env.load()
+	if err == nil && cfg.Cache.NamedDisk() != inForce.Cache.NamedDisk() {
+		err = cfg.CheckDisk()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return cfg, nil
 }
 
 // propose offers a good configuration to the server, and publishes it when it agrees.
@@ -92,8 +106,9 @@ func (m *manager) accept(cfg *config.Config, u *unit, end func(reloaded)) {
 
 // check says what a reload would do.
 func (m *manager) check(then func(reloaded)) {
+	inForce := m.cfg
 	m.wg.Go(func() {
-		cfg, err := m.env.load()
+		cfg, err := m.loadAnew(inForce)
 		m.post(func() {
 			if err != nil {
 				then(reloaded{err: refusal(err)})

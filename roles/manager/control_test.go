@@ -95,7 +95,7 @@ func TestReloadOverControl(t *testing.T) {
 		w.server(1).serves()
 		w.write("thread: 1\n")
 		r := w.ask("POST", "/v1/config/reload", "")
-		if r.Code != http.StatusUnprocessableEntity || !strings.Contains(r.Body.String(), `trafficd.yaml:4:1: unknown key \"thread\"`) || !strings.Contains(r.Body.String(), `"exit":78`) {
+		if r.Code != http.StatusUnprocessableEntity || !strings.Contains(r.Body.String(), `trafficd.yaml:3:1: unknown key \"thread\"`) || !strings.Contains(r.Body.String(), `"exit":78`) {
 			t.Errorf("status %d, %s", r.Code, r.Body)
 		}
 	})

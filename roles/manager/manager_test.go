@@ -3,6 +3,8 @@ package manager
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -518,7 +520,7 @@ func TestReloadIsRefused(t *testing.T) {
 		w.write("queu: {limit: 20}\n")
 		r := <-w.reloading()
 		var e *control.Error
-		if !errors.As(r.err, &e) || e.Exit != exitcode.Config || len(e.Problems) != 1 || !strings.Contains(e.Problems[0], "trafficd.yaml:4:1: unknown key") {
+		if !errors.As(r.err, &e) || e.Exit != exitcode.Config || len(e.Problems) != 1 || !strings.Contains(e.Problems[0], "trafficd.yaml:3:1: unknown key") {
 			t.Fatalf("verdict %v", r.err)
 		}
 		w.on(func() {
@@ -543,6 +545,38 @@ func TestReloadIsRefused(t *testing.T) {
 				t.Error("the manager has what the server refuses")
 			}
 		})
+	})
+}
+
+// TestReloadAndTheDisk: another path for the cache on disk must be one that can be made; a disk that has gone keeps nobody from changing
+// the rest.
+func TestReloadAndTheDisk(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string {
+		return "queue: {limit: 20}\ncache: {disk_path: " + filepath.Join(dir, name, "store") + "}\n"
+	}
+	story(t, path("disk"), func(w *world) {
+		w.server(1).serves()
+		if err := os.WriteFile(filepath.Join(dir, "disk"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.write(path("disk") + "threads: 3\n")
+		if r := <-w.reloading(); r.err != nil {
+			t.Errorf("with its disk gone: %v", r.err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.write(path("file"))
+		r := <-w.reloading()
+		var e *control.Error
+		if !errors.As(r.err, &e) || e.Exit != exitcode.Config || len(e.Problems) != 1 || !strings.Contains(e.Problems[0], "trafficd.yaml:4:20: cache.disk_path: cannot make") {
+			t.Errorf("verdict %v", r.err)
+		}
+		w.write(path("other"))
+		if r := <-w.reloading(); r.err != nil {
+			t.Errorf("a path that can be made: %v", r.err)
+		}
 	})
 }
 

@@ -90,7 +90,7 @@ func storyWith(t *testing.T, file string, custody bool, f func(w *world)) {
 	})
 }
 
-const listen = "listen: ['127.0.0.1:0']\nautoconf: {listen: 'off'}\ncache: {size: 4MiB}\n"
+const listen = "listen: ['127.0.0.1:0']\nautoconf: {listen: 'off'}\n"
 
 // end stops the manager if the story has not, and lets every process die.
 func (w *world) end() {
@@ -112,7 +112,7 @@ func (w *world) load() (*config.Config, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return config.Load(config.Sources{Flags: config.Overrides{Config: "trafficd.yaml"}, Data: []byte(listen + w.config),
-		Env: []string{"TRAFFICD_CUSTODY_ENABLED=" + strconv.FormatBool(w.custody)}})
+		Env: []string{"TRAFFICD_CACHE_SIZE=4MiB", "TRAFFICD_CUSTODY_ENABLED=" + strconv.FormatBool(w.custody)}})
 }
 
 func (w *world) write(file string) {

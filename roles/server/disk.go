@@ -11,8 +11,8 @@ import (
 
 	"trafficd/proc"
 	"trafficd/roles/internal/config"
-	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/runroot"
+	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/disk"
 	"trafficd/roles/server/header"
@@ -21,15 +21,17 @@ import (
 
 // The cache on disk is opened by the server that has server.lock, before anything is looked up, and closed by
 // one that ends in order or hands its listeners to another. Without it, for whatever reason, everything else works: the
-// reason is logged once.
+// reason is logged once, and counted. No server ends for want of it; a path that is wrong is refused before there is one
+// (config.CheckDisk).
 
 // diskDir is where the cache on disk is; "": nowhere. explicit: somebody has named it.
 func diskDir(c *config.Config, root runroot.Root) (dir string, explicit bool) {
+	named := c.Cache.NamedDisk()
 	switch {
+	case named != "":
+		return named, true
 	case c.Cache.Size == 0, c.Cache.DiskSize == 0, c.Cache.DiskPath == config.Off:
 		return "", false
-	case c.Cache.DiskPath != "":
-		return c.Cache.DiskPath, true
 	case root.Dir() != runroot.Default():
 		return filepath.Join(root.Dir(), "cache"), false
 	case os.Geteuid() == 0:
@@ -39,19 +41,6 @@ func diskDir(c *config.Config, root runroot.Root) (dir string, explicit bool) {
 		return filepath.Join(caches, "trafficd"), false
 	}
 	return "", false
-}
-
-// checkDisk refuses a configuration whose directory cannot be made: better at the start than in the
-// middle of a take-over.
-func (s *Server) checkDisk(c *config.Config) error {
-	dir, explicit := diskDir(c, s.root)
-	if !explicit {
-		return nil
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return exitcode.Errorf(exitcode.Config, "cache.disk_path: make %s: %w", dir, err)
-	}
-	return nil
 }
 
 // Kinds of file systems that are memory themselves.
@@ -123,6 +112,7 @@ func (s *Server) openDisk(c *config.Config, pid int, start uint64) (seed [2]uint
 		if errors.Is(err, disk.ErrForeign) || explicit {
 			log = s.log.Error()
 		}
+		s.bank.Row(0).Inc(stats.DiskErrors)
 		log.Err(err).Msg("no cache on disk")
 		return seed
 	}

@@ -253,9 +253,6 @@ func (s *Server) build(c *config.Config) error {
 	if err := s.mapCache(c); err != nil {
 		return err
 	}
-	if err := s.checkDisk(c); err != nil {
-		return err
-	}
 	s.flights, s.purges = transaction.NewFlights(), new(transaction.Purges)
 	s.names = resolve.NewSystem()
 	s.resolver = resolve.New(resolve.Limits{Min: c.Resolver.MinTTL, Max: c.Resolver.MaxTTL}, s.names.Lookup)
