@@ -311,6 +311,9 @@ func TestTheDiskGoesAway(t *testing.T) {
 		p.Log.Wait(t, mark, "that there is no disk", harness.Message("no cache on disk"))
 	}
 	o.ExpectCount("/a", 1)
+	if r := p.Ctl("cache", "stat"); !strings.Contains(r.Stdout, "off since") || !strings.Contains(r.Stdout, "not a directory") {
+		t.Errorf("cache stat: %s%s", r.Stdout, r.Stderr)
+	}
 	p.ExpectMetric("trafficd_cache_disk_errors_total", "at least 3", func(v float64) bool { return v >= 3 })
 	p.Standby()
 }
@@ -331,5 +334,37 @@ func TestReloadOfADirectoryThatCannotBeMade(t *testing.T) {
 		p.Kill(harness.Server)
 		p.WaitReplaced(harness.Server, old)
 		p.Client().Get("/").ExpectStatus(200)
+	}
+}
+
+// Somebody truncates the index while it is in use: the disk is off, which is said and counted once, and memory serves on. The next server makes
+// the index anew.
+func TestTheIndexIsTruncated(t *testing.T) {
+	t.Parallel()
+	p, o := proxy(t, map[string]harness.Handler{"": func(e *harness.Exchange) { e.Reply(200, e.Target, "Cache-Control: max-age=600") }})
+	p.Client().Get("/a").Expect(200, "/a")
+	onDisk(p, 1)
+	if err := os.Truncate(filepath.Join(p.RunRoot, "cache", "index"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range []string{"/b", "/c", "/a"} {
+		p.Client().Get(target).Expect(200, target)
+	}
+	off := func(l harness.Line) bool { return strings.HasPrefix(l.Message, "cache on disk is off") }
+	p.Log.Wait(t, 0, "that the disk is off", off)
+	if n := p.Log.Count(0, off); n != 1 {
+		t.Errorf("it says %d times that the disk is off", n)
+	}
+	p.Expect("trafficd_cache_disk_errors_total", 1)
+	if r := p.Ctl("cache", "stat"); !strings.Contains(r.Stdout, "off since") || !strings.Contains(r.Stdout, "index") {
+		t.Errorf("cache stat: %s%s", r.Stdout, r.Stderr)
+	}
+	o.ExpectCount("/a", 1)
+	if r := p.Ctl("restart", "server"); r.Code != 0 {
+		t.Fatalf("restart: %s", r.Stderr)
+	}
+	onDisk(p, 3)
+	if r := p.Ctl("cache", "stat"); strings.Contains(r.Stdout, "off since") {
+		t.Errorf("cache stat: %s", r.Stdout)
 	}
 }

@@ -165,10 +165,13 @@ func writeCacheStats(w io.Writer, s *control.CacheStats) error {
 	fmt.Fprintf(t, "  stored\t%d\t(%d updated, %d removed, %d not for want of space)\n", m.Stored, m.Updated, m.Removed, m.NoSpace)
 	fmt.Fprintf(t, "  evictions\t%d of %d segments\t(%d hot objects kept, %d lost; %d came back; %d displaced)\n",
 		m.Evictions, m.Segments, m.Kept, m.Lost, m.Returned, m.Displaced)
-	if d := s.Disk; d != nil {
-		fmt.Fprintf(t, "disk\t%d objects\t(%d hits, %d misses, %d reads, %d writes, %d errors)\n", d.Objects, d.Hits, d.Misses, d.Reads, d.Writes, d.Errors)
-	} else {
+	switch d := s.Disk; {
+	case d == nil:
 		fmt.Fprint(t, "disk\tnone\n")
+	case d.Trouble != nil && d.Trouble.Off:
+		fmt.Fprintf(t, "disk\toff since %s: %s\n", d.Trouble.Since.Local().Format(time.DateTime), plain(d.Trouble.Reason))
+	default:
+		fmt.Fprintf(t, "disk\t%d objects\t(%d hits, %d misses, %d reads, %d writes, %d errors)\n", d.Objects, d.Hits, d.Misses, d.Reads, d.Writes, d.Errors)
 	}
 	return t.Flush()
 }

@@ -5,7 +5,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"trafficd/roles/internal/cacheview"
 	"trafficd/roles/internal/control"
 	"trafficd/roles/internal/exitcode"
 )
@@ -46,6 +48,24 @@ func TestCacheStat(t *testing.T) {
 	}
 	if out, _, err := i.run("cache", "stat", "--json"); err != nil || !json.Valid([]byte(out)) || !strings.Contains(out, `"hit_ratio": 0.75`) {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestCacheStatOfADisk: that there is none and that it has failed are two things.
+func TestCacheStatOfADisk(t *testing.T) {
+	for _, c := range []struct {
+		disk *cacheview.Disk
+		want string
+	}{
+		{nil, "disk         none"},
+		{&cacheview.Disk{Trouble: &cacheview.Trouble{Off: true, Since: time.Date(2026, 11, 23, 1, 2, 3, 0, time.Local), Reason: "no\tindex"}},
+			"disk         off since 2026-11-23 01:02:03: no index"},
+		{&cacheview.Disk{Objects: 7, Trouble: &cacheview.Trouble{Reason: "slow"}}, "7 objects"},
+	} {
+		var b strings.Builder
+		if err := writeCacheStats(&b, &control.CacheStats{Disk: c.disk}); err != nil || !strings.Contains(b.String(), c.want) {
+			t.Errorf("%q is missing: %v\n%s", c.want, err, b.String())
+		}
 	}
 }
 

@@ -113,6 +113,7 @@ func (s *Server) openDisk(c *config.Config, pid int, start uint64) (seed [2]uint
 			log = s.log.Error()
 		}
 		s.bank.Row(0).Inc(stats.DiskErrors)
+		s.noDisk.Store(&disk.Trouble{Since: time.Now(), Off: true, Reason: err.Error()})
 		log.Err(err).Msg("no cache on disk")
 		return seed
 	}
@@ -165,6 +166,14 @@ func (s *Server) closeDisk() {
 	if err := s.disk.Close(); err != nil {
 		s.log.Warn().Err(err).Msg("close the cache on disk")
 	}
+}
+
+// diskTrouble is what is wrong with the cache on disk; nil: nothing, or there is to be none. The cache has been opened.
+func (s *Server) diskTrouble() *disk.Trouble {
+	if s.disk == nil {
+		return s.noDisk.Load()
+	}
+	return s.disk.Trouble()
 }
 
 // tierBelow is the disk as the transactions see it; nil without one.

@@ -116,8 +116,12 @@ func (i *inspector) stats(store *cache.Store) *cacheview.Stats {
 		Stored: s.Published, Updated: s.Updated, Removed: s.Removed, Evictions: s.Evicted, Kept: s.Forwarded, Lost: s.Lost,
 		Returned: s.Returned, Displaced: s.Displaced, NoSpace: s.NoSpace,
 	}}
-	if _, below := store.Below(nil); below {
+	trouble := i.server.diskTrouble()
+	if _, below := store.Below(nil); below || trouble != nil {
 		v.Disk = &cacheview.Disk{}
+	}
+	if trouble != nil {
+		v.Disk.Trouble = &cacheview.Trouble{Since: trouble.Since, Off: trouble.Off, Reason: trouble.Reason}
 	}
 	return v
 }

@@ -76,6 +76,7 @@ type Server struct {
 	lines     atomic.Pointer[accesslog.Format] // of the access log; nil: there is none
 	accessLog atomic.Pointer[accesslog.Output] // set by build; the manager may ask for it earlier
 	opened    atomic.Pointer[cache.Store]      // store, for who is asked about it earlier
+	noDisk    atomic.Pointer[disk.Trouble]     // why there is no disk though there should be; nil: there is no reason
 	inspector inspector
 
 	mu     sync.Mutex // guards what follows

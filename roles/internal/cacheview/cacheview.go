@@ -2,7 +2,10 @@
 // bodies of the link's operation "cache" and of the control socket's /v1/cache. It has types and their checks, and does nothing.
 package cacheview
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // What can be asked for.
 const (
@@ -105,6 +108,15 @@ type Disk struct {
 	Reads   uint64 `json:"reads"`
 	Writes  uint64 `json:"writes"`
 	Errors  uint64 `json:"errors"`
+
+	Trouble *Trouble `json:"trouble,omitempty"` // nil: it is well
+}
+
+// Trouble is why the disk is of no use, or of little.
+type Trouble struct {
+	Since  time.Time `json:"since"`
+	Off    bool      `json:"off"` // nothing is found there or written
+	Reason string    `json:"reason"`
 }
 
 // Stored is what there is for a URL.

@@ -170,7 +170,7 @@ var table = [numMetrics]Desc{
 	DiskReads:                {Family: "cache_disk_reads_total", Help: "Records read from the cache on disk."},
 	DiskWrites:               {Family: "cache_disk_writes_total", Help: "Responses written to the cache on disk."},
 	DiskBytesWritten:         {Family: "cache_disk_written_bytes_total", Unit: "bytes", Help: "Bytes written to the cache on disk."},
-	DiskErrors:               {Family: "cache_disk_errors_total", Help: "Reads and writes of the cache on disk that failed, and records that were damaged."},
+	DiskErrors:               {Family: "cache_disk_errors_total", Help: "Reads and writes of the cache on disk that failed, records that were damaged, and times that it could not be used at all."},
 	DiskDrops:                {Family: "cache_disk_drops_total", Help: "Responses not written to disk, for lack of time or because a write failed."},
 	DiskObjects:              {Family: "cache_disk_objects", Kind: Gauge, Help: "Responses on disk."},
 	DiskBytes:                {Family: "cache_disk_bytes", Kind: Gauge, Unit: "bytes", Help: "Bytes of the cache on disk in use."},

@@ -18,6 +18,7 @@ type index struct {
 
 	// broken is set when the mapping faulted: whoever truncated the file has taken the index away.
 	broken atomic.Bool
+	lost   func() // called once then, by whoever noticed, a loop perhaps; immutable; nil: nobody wants to know
 
 	shards [indexShards]indexShard
 }
@@ -53,7 +54,9 @@ func (x *index) guard(old bool) {
 	if _, fault := r.(interface{ Addr() uintptr }); !fault {
 		panic(r)
 	}
-	x.broken.Store(true)
+	if !x.broken.Swap(true) && x.lost != nil {
+		x.lost()
+	}
 }
 
 func (x *index) setOf(k cache.Key) uint32 {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"trafficd/roles/internal/logging"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/cache"
 )
@@ -94,6 +96,24 @@ func (s *server) kill() {
 }
 
 func (s *server) count(m stats.Metric) int { return int(s.row.Load(m)) }
+
+// newLog makes a log, and what reads it.
+func newLog(t testing.TB) (*logging.Log, func() string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := logging.New(logging.Options{Path: path, Format: "json"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l, func() string {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+}
 
 // await polls for what other goroutines do.
 func await(t testing.TB, what string, f func() bool) {

@@ -40,6 +40,15 @@ type Store struct {
 	warm    atomic.Bool // the index is in memory
 	dirty   atomic.Bool // written since the last sync
 	lost    atomic.Bool // something was not written that memory has
+
+	off atomic.Pointer[Trouble] // why nothing is found or written any more; nil: it works
+}
+
+// Trouble is what is wrong with a store.
+type Trouble struct {
+	Since  time.Time
+	Off    bool // nothing is found or written any more
+	Reason string
 }
 
 // Options of Open.
@@ -90,6 +99,7 @@ func newStore(dev device, h storeHeader, x *index, o Options, rebuilds bool) *St
 	}
 	s := &Store{opts: o, header: h, dev: dev, index: x, backlog: newBacklog(), stop: make(chan struct{})}
 	s.warm.Store(true)
+	x.lost = s.indexLost
 	s.write.init(s)
 	s.scan.init(s, rebuilds)
 	s.reads = newReaders(s)
@@ -177,6 +187,21 @@ func (s *Store) failed(err error, act string) {
 		s.opts.Log.Warn().Err(err).Str("act", act).Str("directory", s.opts.Dir).Msg("cache on disk")
 	}
 }
+
+// indexLost ends the tier for this process; the next one makes the index anew.
+func (s *Store) indexLost() {
+	s.off.Store(&Trouble{Since: time.Now(), Off: true, Reason: "its index cannot be read: somebody has truncated it, or the disk fails"})
+	o := &s.opts
+	o.Stats.Inc(stats.DiskErrors)
+	o.Stats.Set(stats.DiskObjects, 0)
+	o.Stats.Set(stats.DiskBytes, 0)
+	if o.Log != nil {
+		o.Log.Error().Str("directory", o.Dir).Msg("cache on disk is off until the next server: its index cannot be read")
+	}
+}
+
+// Trouble tells what is wrong with the store now; nil for nothing.
+func (s *Store) Trouble() *Trouble { return s.off.Load() }
 
 // syncing flushes what was written.
 func (s *Store) syncing() {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -266,10 +267,11 @@ func TestDamageIsAMiss(t *testing.T) {
 	}
 }
 
-// TestAFileIsTruncated: the store's, and the index's while it is mapped.
+// TestAFileIsTruncated: the store's, and the index's while it is mapped, which is the end of the tier and said once.
 func TestAFileIsTruncated(t *testing.T) {
 	dir := t.TempDir()
-	s := start(t, dir)
+	l, log := newLog(t)
+	s := start(t, dir, func(o *Options) { o.Log = l })
 	defer s.kill()
 	for n := range 200 {
 		s.store(n, 1, 2000, "")
@@ -290,6 +292,7 @@ func TestAFileIsTruncated(t *testing.T) {
 	if hits == 0 || hits == 200 {
 		t.Errorf("%d hits", hits)
 	}
+	failed := s.count(stats.DiskErrors)
 	if err := os.Truncate(filepath.Join(dir, indexName), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -301,6 +304,15 @@ func TestAFileIsTruncated(t *testing.T) {
 	}
 	if !s.index.broken.Load() {
 		t.Error("it did not notice")
+	}
+	if tr := s.Trouble(); tr == nil || !tr.Off || !strings.Contains(tr.Reason, "index") {
+		t.Errorf("it says %+v", tr)
+	}
+	if n := s.count(stats.DiskErrors); n != failed+1 {
+		t.Errorf("%d errors were counted, want one", n-failed)
+	}
+	if n := strings.Count(log(), `"level":"error"`); n != 1 {
+		t.Errorf("%d errors were logged: %s", n, log())
 	}
 }
 
