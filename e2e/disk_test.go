@@ -368,3 +368,37 @@ func TestTheIndexIsTruncated(t *testing.T) {
 		t.Errorf("cache stat: %s", r.Stdout)
 	}
 }
+
+// All that is on disk is damaged: every read is counted, and few lines tell of it.
+func TestEveryReadFails(t *testing.T) {
+	t.Parallel()
+	p, _ := proxy(t, map[string]harness.Handler{"": func(e *harness.Exchange) {
+		e.Reply(200, e.Target+letters(20_000), "Cache-Control: max-age=600")
+	}})
+	const objects = 100
+	ask := func() {
+		t.Helper()
+		for i := range objects {
+			p.Client().Get(fmt.Sprint("/", i)).Expect(200, fmt.Sprint("/", i)+letters(20_000))
+		}
+	}
+	ask()
+	onDisk(p, objects)
+	p.Annihilate()
+	path := filepath.Join(p.RunRoot, "cache", "store")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = []byte(strings.ReplaceAll(string(b), letters(20_000)[100:1000], strings.Repeat("x", 900)))
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.StartAgain()
+	mark := p.Log.Mark()
+	ask()
+	p.Expect("trafficd_cache_disk_errors_total", objects)
+	if n := p.Log.Count(mark, harness.Message("cache on disk")); n < 1 || n > objects/10 {
+		t.Errorf("%d lines tell of %d failures", n, objects)
+	}
+}

@@ -41,7 +41,8 @@ type Store struct {
 	dirty   atomic.Bool // written since the last sync
 	lost    atomic.Bool // something was not written that memory has
 
-	off atomic.Pointer[Trouble] // why nothing is found or written any more; nil: it works
+	off      atomic.Pointer[Trouble] // why nothing is found or written any more; nil: it works
+	failures complaints
 }
 
 // Trouble is what is wrong with a store.
@@ -183,8 +184,15 @@ var errClosed = errors.New("the cache on disk is closed")
 
 func (s *Store) failed(err error, act string) {
 	s.opts.Stats.Inc(stats.DiskErrors)
-	if s.opts.Log != nil {
-		s.opts.Log.Warn().Err(err).Str("act", act).Str("directory", s.opts.Dir).Msg("cache on disk")
+	s.complain(s.failures.note(time.Now(), act, err))
+}
+
+func (s *Store) complain(lines []complaint) {
+	if s.opts.Log == nil {
+		return
+	}
+	for _, c := range lines {
+		s.opts.Log.Warn().Err(c.err).Str("act", c.act).Str("directory", s.opts.Dir).Int("errors", c.unsaid).Msg("cache on disk")
 	}
 }
 
@@ -203,7 +211,7 @@ func (s *Store) indexLost() {
 // Trouble tells what is wrong with the store now; nil for nothing.
 func (s *Store) Trouble() *Trouble { return s.off.Load() }
 
-// syncing flushes what was written.
+// syncing flushes what was written, and tells of failures that were not told yet.
 func (s *Store) syncing() {
 	tick := time.NewTicker(syncEvery)
 	defer tick.Stop()
@@ -213,6 +221,7 @@ func (s *Store) syncing() {
 			return
 		case <-tick.C:
 			s.flush()
+			s.complain(s.failures.due(time.Now()))
 		}
 	}
 }
