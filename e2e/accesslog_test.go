@@ -512,3 +512,21 @@ func TestAccessLogReload(t *testing.T) {
 	lines(t, first, 1)
 	lines(t, second, 1)
 }
+
+// An access log that cannot be opened is trouble that the status shows, until it can. What is logged meanwhile waits in memory.
+func TestAnAccessLogThatCannotBeOpened(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "missing")
+	path := filepath.Join(dir, "access.log")
+	p, _ := logged(t, "%{X-Id}i", answers, harness.Set("access_log.path", path))
+	p.Client().Get("/a", "X-Id: 1").Expect(200, "hello")
+	statusSays(t, p, "access log", "not written since", path)
+	if r := p.Ctl("log", "reopen"); r.Code != 1 || strings.Contains(r.Stderr, "old file") || !strings.Contains(r.Stderr, "lines wait in memory") {
+		t.Errorf("ctl log reopen: %+v", r)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lines(t, path, 2) // and one of the harness
+	harness.WaitFor(t, "the end of the trouble", func() bool { return !strings.Contains(p.Ctl("status").Stdout, "access log") })
+}

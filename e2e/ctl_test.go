@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -317,4 +318,18 @@ func TestCountersSurviveAKill(t *testing.T) {
 			t.Errorf("%s fell from %v to %v", name, before[name], v)
 		}
 	}
+}
+
+// statusSays waits until a line of the status begins so, and has the rest.
+func statusSays(t *testing.T, p *harness.Trafficd, what string, rest ...string) {
+	t.Helper()
+	harness.WaitFor(t, "the status to speak of the "+what, func() bool {
+		for line := range strings.Lines(p.Ctl("status").Stdout) {
+			after, about := strings.CutPrefix(line, what)
+			if about && !slices.ContainsFunc(rest, func(s string) bool { return !strings.Contains(after, s) }) {
+				return true
+			}
+		}
+		return false
+	})
 }

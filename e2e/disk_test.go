@@ -314,6 +314,7 @@ func TestTheDiskGoesAway(t *testing.T) {
 	if r := p.Ctl("cache", "stat"); !strings.Contains(r.Stdout, "off since") || !strings.Contains(r.Stdout, "not a directory") {
 		t.Errorf("cache stat: %s%s", r.Stdout, r.Stderr)
 	}
+	statusSays(t, p, "cache on disk", "off since", "not a directory")
 	p.ExpectMetric("trafficd_cache_disk_errors_total", "at least 3", func(v float64) bool { return v >= 3 })
 	p.Standby()
 }
@@ -359,13 +360,16 @@ func TestTheIndexIsTruncated(t *testing.T) {
 	if r := p.Ctl("cache", "stat"); !strings.Contains(r.Stdout, "off since") || !strings.Contains(r.Stdout, "index") {
 		t.Errorf("cache stat: %s%s", r.Stdout, r.Stderr)
 	}
+	statusSays(t, p, "cache on disk", "off since", "index")
 	o.ExpectCount("/a", 1)
 	if r := p.Ctl("restart", "server"); r.Code != 0 {
 		t.Fatalf("restart: %s", r.Stderr)
 	}
 	onDisk(p, 3)
-	if r := p.Ctl("cache", "stat"); strings.Contains(r.Stdout, "off since") {
-		t.Errorf("cache stat: %s", r.Stdout)
+	for _, args := range [][]string{{"cache", "stat"}, {"status"}} {
+		if r := p.Ctl(args...); r.Code != 0 || strings.Contains(r.Stdout, "off since") {
+			t.Errorf("%q: %s%s", args, r.Stdout, r.Stderr)
+		}
 	}
 }
 
@@ -401,4 +405,5 @@ func TestEveryReadFails(t *testing.T) {
 	if n := p.Log.Count(mark, harness.Message("cache on disk")); n < 1 || n > objects/10 {
 		t.Errorf("%d lines tell of %d failures", n, objects)
 	}
+	statusSays(t, p, "cache on disk", "failing since")
 }

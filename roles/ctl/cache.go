@@ -172,6 +172,9 @@ func writeCacheStats(w io.Writer, s *control.CacheStats) error {
 		fmt.Fprintf(t, "disk\toff since %s: %s\n", d.Trouble.Since.Local().Format(time.DateTime), plain(d.Trouble.Reason))
 	default:
 		fmt.Fprintf(t, "disk\t%d objects\t(%d hits, %d misses, %d reads, %d writes, %d errors)\n", d.Objects, d.Hits, d.Misses, d.Reads, d.Writes, d.Errors)
+		if d.Trouble != nil {
+			fmt.Fprintf(t, "  failing\tsince %s: %s\n", d.Trouble.Since.Local().Format(time.DateTime), plain(d.Trouble.Reason))
+		}
 	}
 	return t.Flush()
 }

@@ -61,6 +61,7 @@ func TestCacheStatOfADisk(t *testing.T) {
 		{&cacheview.Disk{Trouble: &cacheview.Trouble{Off: true, Since: time.Date(2026, 11, 23, 1, 2, 3, 0, time.Local), Reason: "no\tindex"}},
 			"disk         off since 2026-11-23 01:02:03: no index"},
 		{&cacheview.Disk{Objects: 7, Trouble: &cacheview.Trouble{Reason: "slow"}}, "7 objects"},
+		{&cacheview.Disk{Trouble: &cacheview.Trouble{Reason: "slow"}}, "  failing    since 0001-"},
 	} {
 		var b strings.Builder
 		if err := writeCacheStats(&b, &control.CacheStats{Disk: c.disk}); err != nil || !strings.Contains(b.String(), c.want) {

@@ -387,6 +387,7 @@ func TestStatusTable(t *testing.T) {
 		Traffic:   control.Traffic{Connections: 1, ConnectionsTotal: 20, Requests: 30, Hits: 2, Misses: 1, HitRatio: 2.0 / 3},
 		Queue:     control.Queue{Depth: 1, Limit: 1024, State: "waiting", Expired: 5},
 		Config:    control.Config{Generation: 2, NeedsRestart: []string{"threads"}},
+		Trouble:   []control.Trouble{{What: "cache on disk", State: "off", Since: start.Local(), Reason: "no space"}},
 		Alarms:    []string{"trouble"},
 	}
 	var b strings.Builder
@@ -411,6 +412,7 @@ configuration    2, no file
 needs a restart  threads
 why no server    signal 9 (killed)
 next try         in 1.5s (delay 4s, attempt 3)
+cache on disk    off since ` + start.Local().Format(time.DateTime) + `: no space
 ALARM            trouble
 `
 	if b.String() != want {

@@ -176,6 +176,9 @@ func writeTrouble(w io.Writer, s *control.Status) {
 	if r := s.Server.Retry; r != nil {
 		fmt.Fprintf(w, "next try\tin %s (delay %s, attempt %d)\n", seconds(r.InSeconds), seconds(r.DelaySeconds), r.Attempt)
 	}
+	for _, t := range s.Trouble {
+		fmt.Fprintf(w, "%s\t%s since %s: %s\n", plain(t.What), plain(t.State), t.Since.Local().Format(time.DateTime), plain(t.Reason))
+	}
 	for _, a := range s.Alarms {
 		fmt.Fprintf(w, "ALARM\t%s\n", strings.ReplaceAll(a, "\n", "\n\t"))
 	}

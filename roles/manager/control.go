@@ -3,6 +3,7 @@ package manager
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -119,12 +120,27 @@ func (c *controller) heartbeat(w http.ResponseWriter, r *http.Request) error {
 
 func (c *controller) status(w http.ResponseWriter, r *http.Request) error {
 	var s control.Status
-	if err := c.do(r, func() { s = c.m.status() }); err != nil {
+	trouble := make(chan asked, 1)
+	if err := c.do(r, func() {
+		s = c.m.status()
+		c.m.ask(opTrouble, nil, trouble)
+	}); err != nil {
 		return err
+	}
+	select {
+	case a := <-trouble:
+		if a.err != nil || json.Unmarshal(a.body, &s.Trouble) != nil {
+			s.Trouble = nil // there is no server, or one that does not know the question
+		}
+	case <-time.After(troubleLimit):
+	case <-r.Context().Done():
 	}
 	control.Write(w, s)
 	return nil
 }
+
+// troubleLimit is the time a server has to tell of its troubles for a status, which can do without.
+const troubleLimit = 500 * time.Millisecond
 
 func (c *controller) stats(w http.ResponseWriter, r *http.Request) error {
 	pattern := r.URL.Query().Get("match")

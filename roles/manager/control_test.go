@@ -70,6 +70,27 @@ func TestControlRequests(t *testing.T) {
 	})
 }
 
+// The status has what the server that serves says of its troubles, and does without when it says nothing.
+func TestTroubleInTheStatus(t *testing.T) {
+	story(t, "", func(w *world) {
+		s := w.server(1)
+		s.serves()
+		if r := w.ask("GET", "/v1/status", ""); r.Code != 200 || strings.Contains(r.Body.String(), "trouble") {
+			t.Errorf("status %d, %s", r.Code, r.Body)
+		}
+		s.answersWith(opTrouble, `[{"what":"access log","state":"not written","since":"2026-11-23T01:02:03Z","reason":"no space"}]`)
+		var st control.Status
+		r := w.ask("GET", "/v1/status", "")
+		if err := json.Unmarshal(r.Body.Bytes(), &st); err != nil || len(st.Trouble) != 1 || st.Trouble[0].Reason != "no space" {
+			t.Errorf("%v, %s", err, r.Body)
+		}
+		s.refuses(opTrouble, &link.RemoteError{Code: link.CodeFailed, Text: "what?"}) // a server of an earlier version
+		if r := w.ask("GET", "/v1/status", ""); r.Code != 200 || strings.Contains(r.Body.String(), "no space") {
+			t.Errorf("status %d, %s", r.Code, r.Body)
+		}
+	})
+}
+
 // Whoever has the logs reopened is told when that is done, or why not.
 func TestReopenOverControl(t *testing.T) {
 	story(t, "", func(w *world) {

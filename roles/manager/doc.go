@@ -48,7 +48,8 @@
 //	                   (the reply is the "go" of package queue); state{state, journal};
 //	                   cause{generation} → {fault}
 //	manager → server   reload, drain{undo}, yield, retire, stop{fast}, heritage, reopen, ping, cache{ask, …},
-//	                   cause{generation, fault}, origins → what it knows of their servers
+//	                   cause{generation, fault}, origins → what it knows of their servers,
+//	                   trouble → what does not work though it serves
 //
 // A server is the active one from its first "ready" state, or because it holds
 // server.lock when the manager meets it. Until a next one has said "ready", and the old one

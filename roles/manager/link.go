@@ -25,6 +25,7 @@ const (
 	opYield    = "yield"    // manager → server
 	opPing     = "ping"     // manager → server
 	opOrigins  = "origins"  // manager → server
+	opTrouble  = "trouble"  // manager → server
 	opCause    = "cause"    // server → manager, manager → server
 	opHeritage = "heritage" // manager → server
 	opCache    = "cache"    // manager → server

@@ -275,6 +275,7 @@ type fakeProcess struct {
 	mu      sync.Mutex
 	asked   []string // ops called, in order
 	answers map[string]error
+	bodies  map[string]json.RawMessage
 	hello   link.Hello
 	cache   func(cacheview.Question) cacheview.Answer // nil: it answers nothing
 }
@@ -282,7 +283,7 @@ type fakeProcess struct {
 // process makes one; w.mu is held.
 func (w *world) process() *fakeProcess {
 	w.pids++
-	return &fakeProcess{w: w, pid: w.pids, ready: make(chan struct{}), done: make(chan struct{}), answers: map[string]error{}}
+	return &fakeProcess{w: w, pid: w.pids, ready: make(chan struct{}), done: make(chan struct{}), answers: map[string]error{}, bodies: map[string]json.RawMessage{}}
 }
 
 func (p *fakeProcess) PID() int               { return p.pid }
@@ -355,7 +356,7 @@ func (p *fakeProcess) Call(ctx context.Context, op string, body any, _ ...int) (
 	}
 	p.mu.Lock()
 	p.asked = append(p.asked, op)
-	err, cache := p.answers[op], p.cache
+	err, cache, said := p.answers[op], p.cache, p.bodies[op]
 	p.mu.Unlock()
 	if p.dead() {
 		err = io.EOF
@@ -367,7 +368,7 @@ func (p *fakeProcess) Call(ctx context.Context, op string, body any, _ ...int) (
 		b, err := json.Marshal(cache(q))
 		return &link.Message{Body: b}, err
 	}
-	return &link.Message{}, ctx.Err()
+	return &link.Message{Body: said}, ctx.Err()
 }
 
 func (p *fakeProcess) Emit(op string, _ any, _ ...int) error {
@@ -392,6 +393,13 @@ func (p *fakeProcess) refuses(op string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.answers[op] = err
+}
+
+// answersWith makes text the body of the answers to op.
+func (p *fakeProcess) answersWith(op, text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bodies[op] = json.RawMessage(text)
 }
 
 // stands takes a server from its start to where it stands by.

@@ -113,6 +113,7 @@ func (s *Server) operations() *link.Mux {
 	handle("origins", func(*link.Message) (link.Reply, error) {
 		return link.Reply{Body: map[string]any{"servers": s.parents.Reports()}}, nil
 	})
+	handle("trouble", func(*link.Message) (link.Reply, error) { return link.Reply{Body: s.troubles()}, nil })
 	handle("cache", s.inspector.ask)
 	handle("reopen", func(*link.Message) (link.Reply, error) {
 		return link.Reply{}, s.reopen()

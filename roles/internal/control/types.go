@@ -54,7 +54,16 @@ type Status struct {
 	Listeners  []Listener     `json:"listeners"`
 	Autoconf   string         `json:"autoconf"` // address, or "off"
 	Config     Config         `json:"config"`
-	Alarms     []string       `json:"alarms"` // what an operator must see to
+	Trouble    []Trouble      `json:"trouble,omitempty"` // what does not work in the server that serves
+	Alarms     []string       `json:"alarms"`            // what an operator must see to
+}
+
+// Trouble is something that does not work while everything else does.
+type Trouble struct {
+	What   string    `json:"what"`  // cache on disk, access log
+	State  string    `json:"state"` // off, failing, not written
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason"`
 }
 
 // Process is one process of a Status.

@@ -41,6 +41,7 @@ type Output struct {
 	want    atomic.Pointer[string] // the path
 	asleep  atomic.Bool            // the writer waits to be woken
 	started atomic.Bool
+	trouble atomic.Pointer[Trouble] // nil: lines are written, or nobody wants any
 
 	// Owned by the writer.
 	path      string
@@ -63,6 +64,15 @@ func New(o Options) (*Output, error) {
 	}
 	return out, nil
 }
+
+// Trouble is why lines are not written.
+type Trouble struct {
+	Since time.Time
+	Err   error
+}
+
+// Trouble tells why lines are not written now; nil if they are.
+func (out *Output) Trouble() *Trouble { return out.trouble.Load() }
 
 // Log is the way of one loop to the log.
 func (out *Output) Log(loop int) *Log { return out.logs[loop] }
@@ -231,6 +241,7 @@ func (out *Output) use(path string) {
 	}
 	out.file.close()
 	out.file, out.path, out.failed, out.retry = nil, path, "", time.Time{}
+	out.trouble.Store(nil)
 }
 
 // open opens the file if it is not. A batch that a dead server has begun on another one is ended
@@ -260,14 +271,17 @@ func (out *Output) open() error {
 	return nil
 }
 
-// reopen begins a new file under the same path. Without success the old one stays.
+// reopen begins a new file under the same path. Without success the old one stays, if there is one.
 func (out *Output) reopen() error {
 	if out.path == "" {
 		return nil
 	}
 	out.write()
 	f, err := openFile(out.path)
-	if err != nil {
+	switch {
+	case err != nil && out.file == nil:
+		return fmt.Errorf("%w; lines wait in memory, as many as there is room for", err)
+	case err != nil:
 		return fmt.Errorf("%w; lines go to the old file still", err)
 	}
 	out.file.close()
@@ -383,14 +397,21 @@ func (out *Output) report(err error) {
 	if err == nil {
 		if out.failed != "" {
 			out.failed = ""
+			out.trouble.Store(nil)
 			out.o.Report(nil)
 		}
 		return
 	}
-	out.retry = time.Now().Add(retryAfter)
-	out.o.Failed()
+	now := time.Now()
+	out.retry = now.Add(retryAfter)
 	if text := err.Error(); text != out.failed {
+		since := now
+		if before := out.trouble.Load(); before != nil {
+			since = before.Since // it has another reason now
+		}
+		out.trouble.Store(&Trouble{since, err})
 		out.failed = text
 		out.o.Report(err)
 	}
+	out.o.Failed()
 }

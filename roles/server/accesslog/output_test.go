@@ -262,6 +262,12 @@ func TestTrouble(t *testing.T) {
 			t.Fatal("written to nowhere")
 		}
 	}
+	if tr := out.Trouble(); tr == nil || tr.Since.IsZero() || !strings.Contains(tr.Err.Error(), "missing/log") {
+		t.Errorf("trouble %+v", tr)
+	}
+	if err := out.reopen(); err == nil || strings.Contains(err.Error(), "old file") || !strings.Contains(err.Error(), "in memory") {
+		t.Errorf("reopen without a file: %v", err)
+	}
 	if err := os.Mkdir(filepath.Join(dir, "missing"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -272,6 +278,9 @@ func TestTrouble(t *testing.T) {
 	check(t, out.path, want(0, 6))
 	if len(told) != 2 || !strings.Contains(told[0], "missing/log") || told[1] != "<nil>" {
 		t.Errorf("told: %q", told)
+	}
+	if tr := out.Trouble(); tr != nil {
+		t.Errorf("trouble that is over: %+v", tr)
 	}
 }
 

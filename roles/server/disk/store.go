@@ -209,7 +209,12 @@ func (s *Store) indexLost() {
 }
 
 // Trouble tells what is wrong with the store now; nil for nothing.
-func (s *Store) Trouble() *Trouble { return s.off.Load() }
+func (s *Store) Trouble() *Trouble {
+	if off := s.off.Load(); off != nil {
+		return off
+	}
+	return s.failures.trouble(time.Now())
+}
 
 // syncing flushes what was written, and tells of failures that were not told yet.
 func (s *Store) syncing() {
