@@ -333,6 +333,9 @@ func (s *Server) openCache(pid int, start uint64) error {
 	if err != nil {
 		return err
 	}
+	if want, most := c.Cache.MaxObjectSize, store.MaxObject(); want > most {
+		s.log.Warn().Int64("configured", want).Int64("bytes", most).Msg("cache.max_object_size is more than the cache takes")
+	}
 	s.store = store
 	s.opened.Store(store)
 	if s.disk != nil {

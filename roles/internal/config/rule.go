@@ -91,7 +91,7 @@ var ruleKeys = []ruleKey{
 		mapTypes, func(m *Mapping) any { return &m.IgnoreClientNoCache }},
 	{Setting{Name: "ignore_query", Kind: Switch, Help: "requests that differ in the query alone have one response"},
 		mapTypes, func(m *Mapping) any { return &m.IgnoreQuery }},
-	{Setting{Name: "max_object_size", Kind: Size, Min: 1, Max: 1 << 44, Help: "largest response body that is stored"},
+	{Setting{Name: "max_object_size", Kind: Size, Min: 1, Max: 1 << 44, Help: "largest response body that is stored, cache.max_object_size at most"},
 		mapTypes, func(m *Mapping) any { return &m.MaxObjectSize }},
 	{Setting{Name: "store_cookies", Kind: Switch, Help: "whether a response with Set-Cookie may be stored"},
 		mapTypes, func(m *Mapping) any { return &m.StoreCookies }},
