@@ -25,10 +25,6 @@ func (c *Config) Check() error {
 // cross checks what one value alone cannot show. A setting that is already reported is left out.
 func (l *loader) cross() {
 	l.crossValues()
-	// Not of a last good configuration: an earlier version took it, and the store takes what it can.
-	if c := l.cfg.Cache; c.Size > 0 && c.MaxObjectSize > c.Size/4 && c.MaxObjectSize <= c.Size {
-		l.disagree("cache.max_object_size", "cache.size", "is larger than a quarter of")
-	}
 	if p := l.cfg.Autoconf.PACFile; p != "" {
 		if err := checkPAC(p); err != nil {
 			l.report(l.where("autoconf.pac_file", 0), "autoconf.pac_file: %v", err)

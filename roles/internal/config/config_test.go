@@ -281,16 +281,3 @@ func TestDescribe(t *testing.T) {
 		t.Errorf("Describe of a slip: %v", err)
 	}
 }
-
-// TestLargestObjectOfALastGood: what an earlier version took, and a store cuts, is not refused when an instance goes on.
-func TestLargestObjectOfALastGood(t *testing.T) {
-	c := Default()
-	c.Cache.MaxObjectSize = c.Cache.Size / 2
-	path := filepath.Join(t.TempDir(), "last-good.yaml")
-	if err := SaveLastGood(path, c, ""); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := LoadLastGood(path); err != nil {
-		t.Error(err)
-	}
-}

@@ -151,7 +151,6 @@ func TestFileProblemsHaveAPosition(t *testing.T) {
 		{"map:\n  - {prefix: /a%2f%7e, origin: 'builtin:'}\n  - {prefix: /a%2F~/, origin: 'http://x'}\n",
 			`trafficd.yaml:3:14: map has the prefix /a%2F~/ twice (entries 1 and 2)`},
 		{"cache: {size: 2MiB, max_object_size: 4MiB}\n", `trafficd.yaml:1:38: cache.max_object_size (4MiB) is larger than cache.size (2MiB)`},
-		{"cache: {max_object_size: 65MiB}\n", `trafficd.yaml:1:26: cache.max_object_size (65MiB) is larger than a quarter of cache.size (256MiB)`},
 		{"limits: {header_size: 1KiB}\n", `trafficd.yaml:1:23: limits.request_line (8KiB) is larger than limits.header_size (1KiB)`},
 		// Text that is no YAML.
 		{"queue:\n\tlimit: 1\n", `trafficd.yaml:2:1: tab in the indentation, must be spaces`},
