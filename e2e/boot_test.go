@@ -162,6 +162,30 @@ func TestDaemonReturnsWithTheReason(t *testing.T) {
 	}
 }
 
+// A cop that gives up starts nothing that the next one, asked at once, could take for an instance.
+func TestDaemonThatGivesUpLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { taken.Close() })
+	p := harness.Start(t, harness.NoListen(), harness.Args("--listen", taken.Addr().String()),
+		harness.Daemon(), harness.NotReady(), harness.ExitAny())
+	if code := p.ExitCode(); code != 75 {
+		t.Errorf("exit code %d for an address in use, want 75", code)
+	}
+	const foreign = "203.0.113.9:80" // for documentation (RFC 5737): no machine has it
+	r := harness.Run(t, "cop", "--run-root", p.RunRoot, "--autoconf", p.Autoconf, "--listen", foreign)
+	if r.Code != 1 || !strings.Contains(r.Stderr, foreign) {
+		t.Errorf("exit code %d for an address of another machine, want 1 and the reason\n%s", r.Code, r.Stderr)
+	}
+	p.ExpectNothingLeft()
+	if n := strings.Count(p.ReadFile("trafficd.log"), `"spawn_manager"`); n != 2 {
+		t.Errorf("%d managers were started, want one by each cop", n)
+	}
+}
+
 // "Bad configuration at start: exit 78 with the position and no restart loop."
 func TestBadConfigurationAtStart(t *testing.T) {
 	t.Parallel()

@@ -584,7 +584,7 @@ func (p *Trafficd) Terminate() {
 	p.note()
 	p.terminateCop()
 	p.expectExit()
-	p.expectNothingLeft()
+	p.ExpectNothingLeft()
 	for _, line := range append(faults(p.Log.Since(0)), faults(p.daemonLog())...) {
 		if p.opts.panicking && (strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "runtime: ")) {
 			continue
@@ -644,7 +644,8 @@ func (p *Trafficd) expectExit() {
 	}
 }
 
-func (p *Trafficd) expectNothingLeft() {
+// ExpectNothingLeft waits until no process of the instance is there any more.
+func (p *Trafficd) ExpectNothingLeft() {
 	p.t.Helper()
 	var left []int
 	if !poll(Patience, func() bool {

@@ -107,6 +107,9 @@ func (c *cop) becameReady(w *ward, p process) {
 	}
 	w.clear()
 	c.first = false
+	if !w.child {
+		c.fresh = false // it had a cop before this one
+	}
 	c.about(c.log.Info(), w).Msg(w.role.String() + " is ready")
 	c.recordSuccessor(w)
 	if w.role == supervise.Manager {
@@ -231,14 +234,17 @@ func (c *cop) quit(code exitcode.Code, why string) {
 }
 
 // announce tells once that the instance is up: a first start when a server serves, a
-// successor as soon as it has found its manager or started one.
+// successor when a manager is ready, or while a server serves. A manager that starts may yet be
+// refused what it needs.
 func (c *cop) announce(at sight) {
 	if c.announced {
 		return
 	}
-	up := c.manager.p != nil
+	managed := c.manager.p != nil && c.manager.state == supervise.Ready
+	served := at.s == serverUp || at.s == serverStruck
+	up := managed || served
 	if c.fresh {
-		up = c.manager.state == supervise.Ready && (at.s == serverUp || at.s == serverStruck)
+		up = managed && served
 	}
 	if !up {
 		return

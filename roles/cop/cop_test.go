@@ -551,6 +551,10 @@ func TestRefusedFirstStartEndsCop(t *testing.T) {
 	if err := w.c.failureError(); exitcode.Of(err) != exitcode.Failed {
 		t.Errorf("got %v", err)
 	}
+	// The loop turns once more before it ends.
+	if w.c.turn(); len(w.started) != 1 {
+		t.Errorf("%d managers were started, want 1: nobody would look after another", len(w.started))
+	}
 }
 
 func TestFirstStartThatDiesWithoutAWordIsRetried(t *testing.T) {
@@ -675,6 +679,40 @@ func TestManagerAdoptedWhileStartingIsReadyWhenItAnswers(t *testing.T) {
 	w.pass(2 * time.Second)
 	if w.c.manager.state != supervise.Ready {
 		t.Error("answers, and is not ready")
+	}
+}
+
+// A cop that was killed in the middle of a first start leaves a manager behind that may yet be refused its address.
+func TestManagerAdoptedWhileStartingIsNoInstance(t *testing.T) {
+	w := newWorld(t)
+	m := w.holds(supervise.Manager, stats.Starting)
+	w.answers(supervise.Manager, deaf)
+	if w.settle(); w.readies != 0 {
+		t.Fatal("said to be up while its manager starts")
+	}
+	m.die(supervise.Status{})
+	w.until("death", func() bool { return w.c.manager.p == nil })
+	if w.pass(2 * time.Second); len(w.started) != 1 {
+		t.Fatalf("%d managers were started, want one", len(w.started))
+	}
+	w.started[0].refusal = errors.New("listen on 203.0.113.9:80: cannot assign requested address")
+	w.started[0].die(exited(1))
+	w.until("end", func() bool { return w.c.done })
+	if err := w.c.failureError(); exitcode.Of(err) != exitcode.Failed || w.readies != 0 {
+		t.Errorf("got %v, said to be up %d times", err, w.readies)
+	}
+}
+
+func TestManagerAdoptedWhileStartingIsUpWhenItIsReady(t *testing.T) {
+	w := newWorld(t)
+	w.holds(supervise.Manager, stats.Starting)
+	w.answers(supervise.Manager, deaf)
+	if w.settle(); w.readies != 0 {
+		t.Fatal("said to be up while its manager starts")
+	}
+	w.answers(supervise.Manager, nil)
+	if w.pass(2 * time.Second); w.readies != 1 {
+		t.Errorf("said to be up %d times, want once", w.readies)
 	}
 }
 

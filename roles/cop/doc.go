@@ -85,7 +85,8 @@
 // adopted. Otherwise "manager not running": the server that lives and is not wedged is
 // left for the next manager to adopt, or is made dead first; then spawn_manager. Ready
 // is told (parent, systemd) when the server of a first start serves; a cop that succeeds
-// another is ready with its manager.
+// another is ready with its manager, or with a server that serves. A manager that was found
+// starting is no proof that there ever was an instance.
 //
 // Stop: TERM to the manager, which drains the server and takes it along; when the
 // manager is gone, TERM to a server that is left; then wait for adopted orphans; exit 0.

@@ -63,8 +63,8 @@ func (c *cop) meet(w *ward, now time.Time) {
 	w.take(p, supervise.Started, now)
 	w.generation = c.generationOf(w)
 	c.watch(w)
-	if !c.started {
-		c.fresh, c.first = false, false
+	if !c.started && w.role == supervise.Server {
+		c.fresh, c.first = false, false // of a manager that only starts it is not known that anything was ever up
 	}
 	if w.role == supervise.Manager {
 		c.generation = max(c.generation, w.generation)

@@ -90,7 +90,7 @@ type cop struct {
 
 	self      proc.Identity // immutable: this cop
 	ownGen    uint64        // immutable: its generation
-	fresh     bool          // nothing was there when cop started: no heritage, no process
+	fresh     bool          // nothing was there when cop started: no heritage, no server, no manager that was ready
 	first     bool          // fresh, and no manager has been ready since
 	started   bool          // cop has started a manager
 	announced bool          // that the instance is up
@@ -195,8 +195,11 @@ func (c *cop) run(signals <-chan os.Signal) exitcode.Code {
 	return c.code
 }
 
-// turn is one round: beat, look, decide, act.
+// turn is one round: beat, look, decide, act. A cop that is done does nothing more: what it started now would outlive it.
 func (c *cop) turn() {
+	if c.done {
+		return
+	}
 	now := c.env.now()
 	c.pulse.beat()
 	c.env.beat(now)
