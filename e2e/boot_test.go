@@ -162,6 +162,38 @@ func TestDaemonReturnsWithTheReason(t *testing.T) {
 	}
 }
 
+// A server that says that starting it again would not help ends a first start as a manager does: with its reason and its
+// exit code, at once, in both forms.
+func TestFirstServerIsRefused(t *testing.T) {
+	t.Parallel()
+	causes := []struct{ name, config, want string }{
+		{"no directory", "cache: {disk_path: /proc/trafficd}\n", "cache.disk_path"},
+		// One host, which the configuration as such does not tell.
+		{"a rule twice", `map:
+  - {prefix: 'http://Twice/', type: regex_map, origin: http://127.0.0.1:1/}
+  - {prefix: 'http://twice/', origin: http://127.0.0.1:2/}
+`, "http://twice/"},
+	}
+	for form, option := range map[string]harness.Option{"daemon": harness.Daemon(), "foreground": harness.Args()} {
+		for _, c := range causes {
+			t.Run(form+", "+c.name, func(t *testing.T) {
+				t.Parallel()
+				p := harness.Start(t, option, harness.Config(c.config), harness.NotReady(), harness.ExitAny())
+				if code := p.ExitCode(); code != 78 { // which waits for less than the time a start may take
+					t.Errorf("exit code %d, want 78", code)
+				}
+				harness.WaitFor(t, "the reason on standard error", func() bool {
+					return p.Log.Says("trafficd cop: trafficd server: ") && p.Log.Says(c.want)
+				})
+				p.ExpectNothingLeft()
+				if r := harness.Run(t, "ctl", "--run-root", p.RunRoot, "status"); r.Code != 69 {
+					t.Errorf("ctl status exits with %d, want 69: nothing is there", r.Code)
+				}
+			})
+		}
+	}
+}
+
 // A cop that gives up starts nothing that the next one, asked at once, could take for an instance.
 func TestDaemonThatGivesUpLeavesNothingBehind(t *testing.T) {
 	t.Parallel()

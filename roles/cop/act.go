@@ -227,10 +227,28 @@ func (c *cop) clearAlarm() {
 	c.due = time.Time{}
 }
 
-// quit ends cop, which has nothing running.
+// refused takes in that the manager will start no server again. Later that is an alarm, and HUP or ctl may lift it;
+// at a first start whoever started us should be told, not kept waiting.
+func (c *cop) refused(b refusedBody) {
+	if c.phase != running || !c.fresh || c.announced || !c.manager.child {
+		return
+	}
+	code := b.Code
+	if code == exitcode.OK {
+		code = exitcode.Failed
+	}
+	c.quit(code, b.Reason)
+}
+
+// quit ends cop because a first start has failed, and the manager before it, if that lives.
 func (c *cop) quit(code exitcode.Code, why string) {
-	c.done, c.code, c.failure = true, code, why
+	c.code, c.failure = code, why
 	c.log.Error().Int("code", int(code)).Str("reason", why).Msg("cop gives up")
+	if c.manager.state == supervise.Stopped {
+		c.done = true
+		return
+	}
+	c.stop(stopping)
 }
 
 // announce tells once that the instance is up: a first start when a server serves, a

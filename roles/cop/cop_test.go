@@ -557,6 +557,48 @@ func TestRefusedFirstStartEndsCop(t *testing.T) {
 	}
 }
 
+var noDisk = refusedBody{Code: exitcode.Config, Reason: "trafficd server: cache.disk_path: no"}
+
+func TestRefusedServerAtFirstStartEndsCop(t *testing.T) {
+	w := newWorld(t)
+	w.c.turn()
+	m := w.started[0]
+	w.hold(m, stats.Ready)
+	close(m.ready)
+	w.until("manager ready", func() bool { return w.c.manager.state == supervise.Ready })
+	w.c.refused(noDisk)
+	w.until("end", func() bool { return w.c.done })
+	if err := w.c.failureError(); exitcode.Of(err) != exitcode.Config || err.Error() != noDisk.Reason {
+		t.Errorf("got %v with code %v", err, exitcode.Of(err))
+	}
+	if m.signals() != 1 || len(w.started) != 1 || w.readies != 0 {
+		t.Errorf("%d signals to the manager, %d starts, said to be up %d times; want 1, 1, 0", m.signals(), len(w.started), w.readies)
+	}
+}
+
+// Its clients are waiting for what an operator does about the alarm.
+func TestRefusedServerLaterEndsNothing(t *testing.T) {
+	for name, begin := range map[string]func(w *world) *fake{
+		"of an instance that was up": func(w *world) *fake {
+			m, s := w.up()
+			s.die(exited(78))
+			return m
+		},
+		"told by an adopted manager": func(w *world) *fake { return w.holds(supervise.Manager, stats.Starting) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, withStats)
+			m := begin(w)
+			w.settle()
+			w.c.refused(noDisk)
+			w.settle()
+			if w.c.done || w.c.phase != running || m.signals() != 0 {
+				t.Errorf("done %v, %v, %d signals to the manager", w.c.done, w.c.phase, m.signals())
+			}
+		})
+	}
+}
+
 func TestFirstStartThatDiesWithoutAWordIsRetried(t *testing.T) {
 	w := newWorld(t)
 	w.c.turn()

@@ -57,6 +57,9 @@
 //	status   call, manager → cop   reply: Status.
 //	stop     call, manager → cop   {"now":bool}: stop the instance, as on TERM (INT). Answered at
 //	                               once; cop then sends TERM to the manager.
+//	refused  call, manager → cop   {"code":n,"reason":text}: the server exited with 64, 77 or 78, and none
+//	                               serves. When its alarm is raised, and at each hello while it stands. If the
+//	                               instance has never been up, cop stops it and exits with that code.
 //	reload   event, cop → manager  HUP: read the configuration again, publish, send config.
 //	reopen   event, cop → manager  USR1: reopen the log, and have the server do so.
 //	stop     event, cop → manager  {"now":true}: stop without drain; TERM follows.
@@ -102,8 +105,8 @@
 // # Exit status
 //
 // 0 stopped because asked to; 75 another cop holds cop.lock; 64, 77, 78 as the
-// configuration or the first manager said; 1 otherwise. Once a manager has been ready, cop
-// ends only when asked to: a failure that no restart can cure raises an alarm (log, status),
+// configuration, the first manager or the first server said; 1 otherwise. Once both have been ready,
+// cop ends only when asked to: a failure that no restart can cure raises an alarm (log, status),
 // and the listeners stay held.
 //
 // # Upgrade

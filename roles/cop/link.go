@@ -21,6 +21,7 @@ const (
 	opConfig  = "config"  // manager → cop
 	opStatus  = "status"  // manager → cop
 	opStop    = "stop"    // both ways
+	opRefused = "refused" // manager → cop
 
 	opUpgrade  = "upgrade"  // both ways
 	opUpgraded = "upgraded" // manager → cop
@@ -32,6 +33,12 @@ const (
 // stopBody is the body of opStop.
 type stopBody struct {
 	Now bool `json:"now"` // without drain
+}
+
+// refusedBody is the body of opRefused.
+type refusedBody struct {
+	Code   exitcode.Code `json:"code"`
+	Reason string        `json:"reason"`
 }
 
 // depositReply is what cop answers to a deposit.
@@ -101,6 +108,16 @@ func (c *cop) mux() *link.Mux {
 			return link.Reply{}, err
 		}
 		if !c.do(func() { c.stepped(s) }) {
+			return link.Reply{}, gone
+		}
+		return link.Reply{}, nil
+	})
+	x.Handle(opRefused, func(_ context.Context, _ *link.Conn, m *link.Message) (link.Reply, error) {
+		var b refusedBody
+		if err := m.Decode(&b); err != nil {
+			return link.Reply{}, err
+		}
+		if !c.do(func() { c.refused(b) }) {
 			return link.Reply{}, gone
 		}
 		return link.Reply{}, nil

@@ -56,6 +56,7 @@ func (m *manager) copConnected(l line) {
 	m.estate.changed = true // it holds what it inherited, if that
 	c.retryAt = time.Time{}
 	m.tellCop()
+	m.tellRefusal()
 }
 
 // tellCop gives cop the configuration.
@@ -66,6 +67,19 @@ func (m *manager) tellCop() {
 	m.call(m.cop.line, opConfig, m.cfg, depositLimit, func(err error) {
 		if err != nil {
 			m.log.Warn().Err(err).Msg("cop not told of the configuration")
+		}
+	})
+}
+
+// tellRefusal tells cop why nothing serves and nothing will. If that is how a first start ends, cop has
+// somebody who waits for it.
+func (m *manager) tellRefusal() {
+	if m.cop.line == nil || m.refusal == nil || m.active.serves() {
+		return
+	}
+	m.call(m.cop.line, opRefused, *m.refusal, depositLimit, func(err error) {
+		if err != nil {
+			m.log.Warn().Err(err).Msg("cop not told that the server was refused")
 		}
 	})
 }

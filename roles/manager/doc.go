@@ -33,6 +33,7 @@
 //
 //	cop → manager   reload, reopen, stop{now}; upgrade, leave, report, wanted
 //	manager → cop   deposit (the whole heritage, again after every change), config, status, stop{now};
+//	                refused{code, reason}: nothing serves, and starting a server again would not help;
 //	                upgrade, upgraded
 //
 // The manager reports readiness (proc.NotifyReady) when its sockets are open; a server

@@ -30,6 +30,7 @@ const (
 	opHeritage = "heritage" // manager → server
 	opCache    = "cache"    // manager → server
 	opDeposit  = "deposit"  // manager → cop
+	opRefused  = "refused"  // manager → cop
 	opUpgrade  = "upgrade"  // manager → cop, cop → manager
 	opUpgraded = "upgraded" // manager → cop
 	opLeave    = "leave"    // cop → manager
@@ -65,6 +66,10 @@ type (
 	}
 	copStop struct {
 		Now bool `json:"now"`
+	}
+	refusedBody struct {
+		Code   int    `json:"code"`   // what the server exited with
+		Reason string `json:"reason"` // in its words, or its supervisor's
 	}
 )
 

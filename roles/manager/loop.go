@@ -90,6 +90,7 @@ type manager struct {
 	delay    time.Duration // that led to due
 	lastExit string        // how the last server ended that was not asked to; "" since one is ready
 	alarm    string        // why no server is started
+	refusal  *refusedBody  // of the server that led to alarm; nil: there is no alarm
 
 	wanted  bool              // the operator wants another server started
 	planned time.Time         // next is to replace active, since then; zero: it is to stand by

@@ -111,6 +111,52 @@ func TestServerThatMustNotBeStartedAgain(t *testing.T) {
 	})
 }
 
+// Cop may have somebody who waits for the instance. It is told as soon as it can be, and only while nothing serves.
+func TestCopIsToldOfARefusedServer(t *testing.T) {
+	refused := supervise.Status{Known: true, Code: int(exitcode.Config)}
+	for name, dead := range map[string]func(w *world) *fakeProcess{
+		"cop is there": func(w *world) *fakeProcess {
+			c := w.copDials(51)
+			w.server(1).die(refused)
+			return c
+		},
+		"cop dials in later": func(w *world) *fakeProcess {
+			w.server(1).die(refused)
+			synctest.Wait()
+			return w.copDials(51)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, "", func(w *world) {
+				c := dead(w)
+				if n := c.wasAsked(opRefused); n != 1 {
+					t.Fatalf("told %d times, want once", n)
+				}
+				w.on(func() {
+					if r := w.m.refusal; r.Code != 78 || r.Reason != "trafficd server: exit 78" {
+						t.Errorf("told %+v", *r)
+					}
+					w.m.reload(func(reloaded) {})
+				})
+				w.server(2).serves()
+				if n := w.copDials(52).wasAsked(opRefused); n != 0 {
+					t.Errorf("the next cop was told %d times of what is no more", n)
+				}
+			})
+		})
+	}
+	t.Run("a server serves", func(t *testing.T) {
+		custodyStory(t, "", func(w *world) {
+			c := w.copDials(51)
+			w.pair()
+			w.server(2).die(refused)
+			if n := c.wasAsked(opRefused); n != 0 {
+				t.Errorf("told %d times although a server serves", n)
+			}
+		})
+	})
+}
+
 func TestStartDeadline(t *testing.T) {
 	story(t, "supervision: {start_deadline: 3s}\nhealth: {kill_grace: 1s}\n", func(w *world) {
 		s := w.server(1)

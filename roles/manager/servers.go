@@ -359,6 +359,8 @@ func (m *manager) succeed(d supervise.Death) {
 	if supervise.Classify(d.Status) == supervise.Permanent {
 		m.alarm = "server is not started again: " + m.lastExit
 		m.log.Error().Str("alarm", m.alarm).Stringer("status", d.Status).Msg("server is not started again")
+		m.refusal = &refusedBody{Code: d.Status.Code, Reason: "trafficd server: " + m.lastExit}
+		m.tellRefusal()
 		return
 	}
 	m.failed(now, d.Ready, d.Fault)
@@ -405,7 +407,7 @@ func (m *manager) clearAlarm() {
 	if m.alarm != "" {
 		m.log.Info().Str("alarm", m.alarm).Msg("alarm cleared")
 	}
-	m.alarm = ""
+	m.alarm, m.refusal = "", nil
 	m.backoff.Reset()
 	m.due, m.delay = time.Time{}, 0
 }
