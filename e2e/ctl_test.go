@@ -78,6 +78,11 @@ func TestRestartServer(t *testing.T) {
 	}
 	prober.Await(20)
 	prober.ExpectClean()
+	for _, l := range p.Log.Since(0) {
+		if l.Message == "server died" && (l.Level != "info" || l.String("role") == "cop" && l.Int("generation") == 0) {
+			t.Errorf("of a server that was asked to go it is said: %s", l.Raw)
+		}
+	}
 }
 
 // "restart manager": a new manager, the same server.

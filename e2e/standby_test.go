@@ -40,6 +40,9 @@ func TestStandbyFollows(t *testing.T) {
 			}
 		})
 	}
+	if r := p.Ctl("status"); strings.Contains(r.Stdout, "why no") {
+		t.Errorf("nothing is missing, and status says\n%s", r.Stdout)
+	}
 }
 
 // "standby dies": another one is made, and nobody else notices; one that hangs is replaced.

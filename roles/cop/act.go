@@ -130,8 +130,8 @@ func (c *cop) died(w *ward, p process) {
 	now := c.env.now()
 	d := c.deathOf(w)
 	level := zerolog.WarnLevel
-	if w.state == supervise.Draining || c.phase != running {
-		level = zerolog.InfoLevel
+	if d.Fault == supervise.FaultAsked || w.role == supervise.Server && c.manager.state == supervise.Ready {
+		level = zerolog.InfoLevel // the manager knows what it asked of a server, and warns of the rest
 	}
 	e := c.about(c.log.WithLevel(level), w).Stringer("status", d.Status).Dur("ready_for_ms", d.Ready)
 	if d.Refusal != "" {
@@ -383,12 +383,17 @@ func (c *cop) count(d supervise.Decision) {
 	}
 }
 
-// about puts who a ward's process is into an event.
+// about puts who a ward's process is into an event, and what is known of it.
 func (c *cop) about(e *zerolog.Event, w *ward) *zerolog.Event {
-	state, generation := w.state.String(), w.generation
-	if w.role == supervise.Server {
-		// Cop is not the one who starts and moves it.
-		state, generation = c.stateOf(w).String(), c.generationOf(w)
+	e = e.Stringer("process", w.role).Int("process_pid", pidOf(w.p))
+	if w.generation != 0 {
+		e = e.Uint64("generation", w.generation)
 	}
-	return e.Stringer("process", w.role).Int("process_pid", pidOf(w.p)).Uint64("generation", generation).Str("state", state)
+	switch {
+	case w.role != supervise.Server:
+		e = e.Stringer("state", w.state)
+	case w.said != stats.Stopped:
+		e = e.Stringer("state", w.said)
+	}
+	return e
 }

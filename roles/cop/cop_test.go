@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -782,6 +783,41 @@ func TestReplacedServerIsLetGo(t *testing.T) {
 	old.die(exited(0))
 	if w.settle(); w.c.server.p != process(next) {
 		t.Error("the death of the old one was taken for the new one's")
+	}
+}
+
+// When cop learns of a server's death, the next one may have its record. What was asked for is no warning, and
+// only the manager knows that.
+func TestServersDeathIsToldAsItWas(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		status  supervise.Status
+		orphan  bool // its manager is dead
+		level   string
+		message string
+	}{
+		{"planned", exited(0), false, "info", "exit 0"},
+		{"planned, and unknown", supervise.Status{}, false, "info", "unknown"},
+		{"killed", killed9, true, "warn", "signal 9 (killed)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, withStats)
+			m, s := w.up()
+			w.pass(5 * time.Second)
+			if tt.orphan {
+				w.startErr = errors.New("no more processes")
+				m.die(killed9)
+				w.until("the manager is gone", func() bool { return w.c.manager.p == nil })
+			}
+			w.region.Role(stats.RoleServer).Enter(999, 0, 2)
+			s.die(tt.status)
+			w.until("it is gone", func() bool { return w.c.server.p == nil })
+			want := fmt.Sprintf(`"level":%q,"process":"server","process_pid":%d,"generation":1,"state":"ready","status":%q,"ready_for_ms":5000,"message":"server died"`,
+				tt.level, s.pid, tt.message)
+			if log := w.text(); !strings.Contains(log, want) {
+				t.Errorf("log has no %s:\n%s", want, log)
+			}
+		})
 	}
 }
 

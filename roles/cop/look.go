@@ -24,6 +24,7 @@ func (c *cop) look() {
 			c.meet(w, now)
 		}
 	}
+	c.readServer(now)
 	// The manager says over the link, or in shared memory, that it is ready; one that
 	// was adopted by this cop said so to another.
 	if w := &c.manager; w.p != nil && w.state == supervise.Starting && c.stateOf(w) == stats.Ready {
@@ -61,12 +62,15 @@ func (c *cop) meet(w *ward, now time.Time) {
 		return
 	}
 	w.take(p, supervise.Started, now)
-	w.generation = c.generationOf(w)
 	c.watch(w)
-	if !c.started && w.role == supervise.Server {
-		c.fresh, c.first = false, false // of a manager that only starts it is not known that anything was ever up
+	if w.role == supervise.Server {
+		c.readServer(now)
+		if !c.started {
+			c.fresh, c.first = false, false // of a manager that only starts it is not known that anything was ever up
+		}
 	}
 	if w.role == supervise.Manager {
+		w.generation = c.generationOf(w)
 		c.generation = max(c.generation, w.generation)
 		if c.alarm != "" {
 			c.clearAlarm()
@@ -120,6 +124,39 @@ func (c *cop) stateOf(w *ward) stats.State {
 		return stats.State(r.State.Load())
 	}
 	return stats.Starting
+}
+
+// readServer notes what the server says of itself. It is not cop who moves it from state to state.
+func (c *cop) readServer(now time.Time) {
+	w := &c.server
+	if w.p == nil {
+		return
+	}
+	if w.generation == 0 {
+		w.generation = c.bankOf(w)
+	}
+	r := c.record(w)
+	if r == nil {
+		return
+	}
+	w.generation, w.said = r.Generation.Load(), stats.State(r.State.Load())
+	if w.said == stats.Ready {
+		w.enter(supervise.NowReady, now)
+	}
+}
+
+// bankOf is the generation that the manager has started the ward's process as; 0: not known. It stands there before
+// the process enters itself in its role's record.
+func (c *cop) bankOf(w *ward) uint64 {
+	if c.region == nil {
+		return 0
+	}
+	for i := range uint64(stats.Banks) {
+		if pid, _ := c.region.Bank(i).Process(); pid == w.p.PID() {
+			return c.region.Bank(i).Generation()
+		}
+	}
+	return 0
 }
 
 func (c *cop) generationOf(w *ward) uint64 {

@@ -265,7 +265,7 @@ const (
 func (c *cop) pause() time.Duration {
 	now := c.env.now()
 	d := tickIdle
-	if !c.announced || c.server.p == nil || c.phase != running {
+	if !c.announced || c.server.p == nil || c.server.state == supervise.Starting || c.phase != running {
 		d = tickBusy
 	}
 	if c.phase != running {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
 )
 
@@ -28,7 +29,8 @@ type ward struct {
 	child      bool    // we started it: it will say when it is ready, and how it ended
 	generation uint64
 	state      supervise.State
-	since      time.Time // when state began
+	since      time.Time   // when state began
+	said       stats.State // of itself, a server, as it was last read: its record is the next one's soon after its death. Stopped: nothing yet
 
 	// The heartbeat.
 	strikes supervise.Strikes
@@ -60,6 +62,7 @@ func (w *ward) take(p process, e supervise.Event, now time.Time) {
 	w.p, w.state, w.child = p, supervise.Stopped, false
 	w.enter(e, now)
 	w.clear()
+	w.generation, w.said = 0, stats.Stopped
 	w.probing, w.probed, w.unmet = false, time.Time{}, ""
 }
 

@@ -418,4 +418,13 @@ ALARM            trouble
 	if b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
 	}
+
+	s.Server = control.Process{State: "ready", PID: 7, Generation: 5, Reason: "signal 9 (killed)"}
+	b.Reset()
+	if err := writeStatus(&b, s); err != nil {
+		t.Fatal(err)
+	}
+	if text := b.String(); !strings.Contains(text, "why no standby   signal 9 (killed)\n") || strings.Contains(text, "why no server") {
+		t.Errorf("a server is ready, and of its standby it says\n%s", text)
+	}
 }

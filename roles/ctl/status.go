@@ -17,6 +17,7 @@ import (
 	"trafficd/roles/internal/control"
 	"trafficd/roles/internal/exitcode"
 	"trafficd/roles/internal/program"
+	"trafficd/roles/internal/supervise"
 )
 
 func statusCommand(s *session) *cobra.Command {
@@ -171,7 +172,11 @@ func writeFacts(w io.Writer, s *control.Status) {
 // writeTrouble says why something is not as it should be.
 func writeTrouble(w io.Writer, s *control.Status) {
 	if s.Server.Reason != "" {
-		fmt.Fprintf(w, "why no server\t%s\n", s.Server.Reason)
+		missing := "server"
+		if st := s.Server.State; st == supervise.Ready.String() || st == supervise.Draining.String() {
+			missing = "standby"
+		}
+		fmt.Fprintf(w, "why no %s\t%s\n", missing, s.Server.Reason)
 	}
 	if r := s.Server.Retry; r != nil {
 		fmt.Fprintf(w, "next try\tin %s (delay %s, attempt %d)\n", seconds(r.InSeconds), seconds(r.DelaySeconds), r.Attempt)

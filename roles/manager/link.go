@@ -351,6 +351,9 @@ func (m *manager) saysState(u *unit, state string) {
 		}
 		if u.stood.IsZero() {
 			u.stood = m.env.now()
+			if m.active.serves() {
+				m.lastExit = "" // nobody is missing any more
+			}
 			m.about(m.log.Info(), u).Msg("server stands by")
 		}
 		if u.line != nil && u.cfg != m.cfg {

@@ -88,7 +88,7 @@ type manager struct {
 	backoff  *supervise.Backoff
 	due      time.Time     // when the next server may be started, in the absence of one
 	delay    time.Duration // that led to due
-	lastExit string        // how the last server ended that was not asked to; "" since one is ready
+	lastExit string        // how the last server ended that was not asked to; "" since another is in its place
 	alarm    string        // why no server is started
 	refusal  *refusedBody  // of the server that led to alarm; nil: there is no alarm
 

@@ -159,9 +159,20 @@ func TestStandbyDies(t *testing.T) {
 	custodyStory(t, "", func(w *world) {
 		first, second := w.pair()
 		s := w.recording()
+		reason := func() (why string) {
+			w.on(func() { why = w.m.status().Server.Reason })
+			return why
+		}
 		second.die(killed)
-		w.server(3).stands()
+		third := w.server(3)
+		if why := reason(); why != "signal 9 (killed)" {
+			t.Errorf("there is no standby because of %q", why)
+		}
+		third.stands()
 		w.expect("ready", first)
+		if why := reason(); why != "" {
+			t.Errorf("there is a standby, and yet none because of %q", why)
+		}
 		written()
 		if list, err := s.List(); err != nil || len(list) != 1 || !list[0].Standby {
 			t.Errorf("deaths recorded: %+v, %v", list, err)

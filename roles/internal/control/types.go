@@ -73,9 +73,9 @@ type Process struct {
 	Generation    uint64    `json:"generation"`
 	Started       time.Time `json:"started,omitzero"`
 	UptimeSeconds float64   `json:"uptime_seconds"`
-	Restarts      uint64    `json:"restarts"` // processes of this role after the first
-	Deaths        uint64    `json:"deaths"`   // of these, how many were not asked for
-	Reason        string    `json:"reason,omitempty"`
+	Restarts      uint64    `json:"restarts"`         // processes of this role after the first
+	Deaths        uint64    `json:"deaths"`           // of these, how many were not asked for
+	Reason        string    `json:"reason,omitempty"` // of a server: why there is none, or if it is ready or draining no standby
 	Retry         *Retry    `json:"retry,omitempty"`
 }
 
