@@ -235,7 +235,7 @@ func TestUpgradeIsRolledBack(t *testing.T) {
 	upgraded := make(chan harness.Result, 1)
 	go func() { upgraded <- p.Ctl("upgrade", "--binary", fresh) }()
 	on := p.WaitReplaced(harness.Server, before[harness.Server])
-	old := p.Standby(standby)
+	old := p.Standby(standby, on) // which status may still call that
 	if !p.Runs(harness.Server, fresh) {
 		t.Error("the server does not run the new executable")
 	}
