@@ -166,13 +166,14 @@ func TestDaemonReturnsWithTheReason(t *testing.T) {
 // exit code, at once, in both forms.
 func TestFirstServerIsRefused(t *testing.T) {
 	t.Parallel()
-	causes := []struct{ name, config, want string }{
-		{"no directory", "cache: {disk_path: /proc/trafficd}\n", "cache.disk_path"},
+	causes := []struct{ name, config, who, want string }{
+		// Which cop looks at itself.
+		{"no directory", "cache: {disk_path: /proc/trafficd}\n", "", "cache.disk_path"},
 		// One host, which the configuration as such does not tell.
 		{"a rule twice", `map:
   - {prefix: 'http://Twice/', type: regex_map, origin: http://127.0.0.1:1/}
   - {prefix: 'http://twice/', origin: http://127.0.0.1:2/}
-`, "http://twice/"},
+`, "trafficd cop: trafficd server: ", "http://twice/"},
 	}
 	for form, option := range map[string]harness.Option{"daemon": harness.Daemon(), "foreground": harness.Args()} {
 		for _, c := range causes {
@@ -183,7 +184,7 @@ func TestFirstServerIsRefused(t *testing.T) {
 					t.Errorf("exit code %d, want 78", code)
 				}
 				harness.WaitFor(t, "the reason on standard error", func() bool {
-					return p.Log.Says("trafficd cop: trafficd server: ") && p.Log.Says(c.want)
+					return p.Log.Says(c.who) && p.Log.Says(c.want)
 				})
 				p.ExpectNothingLeft()
 				if r := harness.Run(t, "ctl", "--run-root", p.RunRoot, "status"); r.Code != 69 {
