@@ -253,12 +253,27 @@ func (m *manager) await(limit time.Duration, cond func() bool) {
 // takeServer adopts the server that holds server.lock.
 func (m *manager) takeServer(p process) {
 	now := m.env.now()
-	u := &unit{p: p, started: now, generation: m.serverRecord().Generation.Load(), served: true, exe: p.Target().Known.Exe}
+	u := &unit{p: p, started: now, generation: m.generationOf(p.PID()), served: true, exe: p.Target().Known.Exe}
 	u.enter(supervise.Adopted, now)
 	m.active = u
 	m.pump.serving(true, now)
 	m.about(m.log.Info(), u).Msg("adopt_server")
 	m.watch(u)
+}
+
+// generationOf is the number of a server that an earlier manager has started; 0: not known. The record of the role may be
+// another's: of one that has taken over from it, while the kernel still takes it to pieces.
+func (m *manager) generationOf(pid int) uint64 {
+	for i := range uint64(stats.Banks) {
+		b := m.estate.region.Bank(i)
+		if owner, _ := b.Process(); owner == pid {
+			return b.Generation()
+		}
+	}
+	if r := m.serverRecord(); r.PID.Load() == uint64(pid) {
+		return r.Generation.Load()
+	}
+	return 0
 }
 
 // meetStandbys takes in the servers that an earlier manager has started and that do not hold
@@ -317,7 +332,7 @@ func (m *manager) provide() error {
 		m.last = max(m.last, m.estate.region.Bank(g).Generation())
 	}
 	if u := m.active; u != nil {
-		u.generation = max(u.generation, m.serverRecord().Generation.Load())
+		u.generation = max(u.generation, m.generationOf(u.p.PID()))
 	}
 	return m.pump.configure(m.cfg.Queue, m.estate)
 }

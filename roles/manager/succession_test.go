@@ -480,6 +480,35 @@ func TestAdoptStandby(t *testing.T) {
 	})
 }
 
+// The manager has died with the server, and the next one finds the standby at work: server.lock still names the dead one, which
+// the kernel takes its time to do away with, and the record of the role the other already.
+func TestManagerIsBornDuringATakeOver(t *testing.T) {
+	custodyStory(t, "", func(w *world) {
+		dying := w.server(1)
+		var heir *fakeProcess
+		w.on(func() {
+			for g, pid := range map[uint64]int{5: dying.pid, 6: 901} {
+				b := w.m.estate.region.Bank(g)
+				b.Begin(g, 1)
+				b.Enter(pid, 5)
+			}
+			w.m.serverRecord().Enter(901, 5, 6)
+			p := w.m.next.p
+			w.m.next = nil
+			w.m.takeServer(p)
+			w.m.meetStandbys()
+			w.mu.Lock()
+			heir = w.servers[len(w.servers)-1]
+			w.mu.Unlock()
+			heir.generation = 6
+		})
+		heir.dials("starting")
+		heir.takesOver()
+		dying.die(killed)
+		w.expect("ready", heir)
+	})
+}
+
 // A reload reaches the standby too, so that it takes over with the configuration in force.
 func TestStandbyIsReloaded(t *testing.T) {
 	custodyStory(t, "queue: {limit: 10}\n", func(w *world) {
