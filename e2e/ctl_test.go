@@ -56,6 +56,18 @@ func TestCommandsWithoutAnInstance(t *testing.T) {
 	}
 }
 
+// What cannot be an instance is not taken for one that has stopped.
+func TestCommandsOnWhatIsNoRunRoot(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"stop", "--run-root", "/etc/passwd"}, {"status", "--run-root", "/etc/passwd"},
+		{"status", "--timeout", "-1s", "--run-root", t.TempDir()}} {
+		r := harness.Run(t, append([]string{"ctl"}, args...)...)
+		if r.Code != 64 || r.Stderr == "" {
+			t.Errorf("ctl %v: exit code %d, want 64; standard error %q", args, r.Code, r.Stderr)
+		}
+	}
+}
+
 // "restart server": a new server, the same manager, and not one request lost: what the old one
 // has accepted it finishes.
 func TestRestartServer(t *testing.T) {

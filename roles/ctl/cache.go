@@ -80,8 +80,10 @@ func cachePurgeCommand(s *session) *cobra.Command {
 		Short: "Remove responses from the cache: of a URL, below a prefix, or by their tags",
 		Long: "Remove responses from the cache, in memory and on disk: all alternates of a URL, what\n" +
 			"begins with a URL, or what is tagged (Surrogate-Key, Cache-Tag) with any of the tags.\n" +
-			"A URL that ends in * means what begins with the rest of it, as in a PURGE request.\n" +
-			"With --soft they stay and are stale: the next request validates them.\n\n" +
+			"A URL without a query that ends in * means what begins with the rest of it, as in a\n" +
+			"PURGE request; in a query a * is a *, and --prefix means what begins so.\n" +
+			"With --soft they stay and are stale: the next request validates them. What is on disk\n" +
+			"only is removed all the same.\n\n" +
 			"When the command returns they are gone, and no request under way puts them back.\n" +
 			"That none was found is no failure.",
 		Args: usage(func(c *cobra.Command, args []string) error {
@@ -93,14 +95,14 @@ func cachePurgeCommand(s *session) *cobra.Command {
 	}
 	c.Flags().StringVar(&p.Prefix, "prefix", "", "whatever begins with this URL")
 	c.Flags().StringArrayVar(&p.Tags, "tag", nil, "whatever has this tag; may be repeated")
-	c.Flags().BoolVar(&p.Soft, "soft", false, "mark it stale instead")
+	c.Flags().BoolVar(&p.Soft, "soft", false, "mark it stale instead, where it is in memory")
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	c.RunE = s.run(func(args []string) error {
 		p.URL = strings.Join(args, "")
 		if n := ways(p); n != 1 {
 			return exitcode.Errorf(exitcode.Usage, "what is to be purged? one of: a URL, --prefix URL, --tag TAG (%d are given)", n)
 		}
-		begin(&p)
+		starred(&p)
 		a, err := s.client.CachePurge(s.ctx, p)
 		if err != nil {
 			return err
@@ -108,14 +110,7 @@ func cachePurgeCommand(s *session) *cobra.Command {
 		if asJSON {
 			return s.json(a)
 		}
-		what := "purged"
-		if a.Soft {
-			what = "marked stale"
-		}
-		if _, err = fmt.Fprintf(s.out, "%d %s %s", a.Purged, plural(a.Purged, "response"), what); err == nil && a.Disk > 0 {
-			_, err = fmt.Fprintf(s.out, ", %d of them on disk only", a.Disk)
-		}
-		fmt.Fprintln(s.out)
+		_, err = fmt.Fprintln(s.out, purgedText(a))
 		return err
 	})
 	return c
@@ -129,14 +124,25 @@ func oneURL(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// begin makes of a URL with a * at its end what begins with the rest of it. In a query it is what it is.
-func begin(p *control.CachePurge) {
-	if url, all := strings.CutSuffix(p.URL, "*"); all && !strings.Contains(url, "?") {
-		p.URL, p.Prefix = "", url
+// starred makes a prefix of a URL with a * at its end, as a PURGE request does: not of one with a query. The server
+// knows that the * is no part of the prefix.
+func starred(p *control.CachePurge) {
+	if strings.HasSuffix(p.URL, "*") && !strings.Contains(p.URL, "?") {
+		p.URL, p.Prefix = "", p.URL
 	}
-	if url, all := strings.CutSuffix(p.Prefix, "*"); all && !strings.Contains(url, "?") {
-		p.Prefix = url
+}
+
+// purgedText is what has become of the responses. On disk nothing can be marked stale.
+func purgedText(a *control.CachePurged) string {
+	n, what, rest := a.Purged, "purged", "of them on disk only"
+	if a.Soft {
+		n, what, rest = a.Memory, "marked stale", "on disk only removed"
 	}
+	text := fmt.Sprintf("%d %s %s", n, plural(n, "response"), what)
+	if a.Disk > 0 {
+		text += fmt.Sprintf(", %d %s", a.Disk, rest)
+	}
+	return text
 }
 
 // ways counts by what a purge goes.

@@ -91,10 +91,10 @@ func TestCachePurge(t *testing.T) {
 	i := cached(t, &asked)
 	for _, c := range []struct{ args, url, prefix, tags, want string }{
 		{"http://h/a", "http://h/a", "", "", "2 responses purged, 1 of them on disk only"},
-		{"--soft http://h/a", "http://h/a", "", "", "2 responses marked stale"},
+		{"--soft http://h/a", "http://h/a", "", "", "1 response marked stale, 1 on disk only removed"},
 		{"--prefix http://h/a", "", "http://h/a", "", "2 responses purged"},
-		{"http://h/a/*", "", "http://h/a/", "", "2 responses purged"},
-		{"--prefix http://h/a/*", "", "http://h/a/", "", "2 responses purged"},
+		{"http://h/a/*", "", "http://h/a/*", "", "2 responses purged"},
+		{"--prefix http://h/a/*", "", "http://h/a/*", "", "2 responses purged"},
 		{"http://h/a?b*", "http://h/a?b*", "", "", "2 responses purged"},
 		{"--tag a --tag b", "", "", "a b", "2 responses purged"},
 		{"--json --tag a", "", "", "a", `"purged": 2`},

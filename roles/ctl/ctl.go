@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -67,9 +69,12 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 // run makes a command's body of f.
 func (s *session) run(f func(args []string) error) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, args []string) error {
-		root, err := runroot.Open(s.runRoot)
+		root, err := openRoot(s.runRoot)
 		if err != nil {
 			return err
+		}
+		if s.timeout < 0 {
+			return exitcode.Errorf(exitcode.Usage, "--timeout is %v, must not be negative", s.timeout)
 		}
 		s.root, s.client = root, control.Dial(root.ControlSocket())
 		s.out, s.err = c.OutOrStdout(), c.ErrOrStderr()
@@ -82,8 +87,23 @@ func (s *session) run(f func(args []string) error) func(*cobra.Command, []string
 			s.ctx, cancel = context.WithTimeoutCause(s.ctx, s.timeout, fmt.Errorf("not done after %v", s.timeout))
 			defer cancel()
 		}
-		return s.explain(f(args))
+		err = s.explain(f(args))
+		return exitcode.With(exitcode.Of(err), err) // what has no code yet is not taken for wrong usage
 	}
+}
+
+// openRoot names the run root. One that is not there is an instance that does not run; a file in its place is a slip of
+// the operator's.
+func openRoot(dir string) (runroot.Root, error) {
+	root, err := runroot.Open(dir)
+	if err != nil {
+		return root, err
+	}
+	st, err := os.Stat(root.Dir())
+	if errors.Is(err, syscall.ENOTDIR) || err == nil && !st.IsDir() {
+		return root, exitcode.Errorf(exitcode.Usage, "run root %s: not a directory", root)
+	}
+	return root, nil
 }
 
 // explain says in the operator's words why nobody answered.

@@ -94,12 +94,15 @@ func (i *instance) answers(h http.HandlerFunc) {
 
 // run runs ctl with these arguments.
 func (i *instance) run(args ...string) (out string, code exitcode.Code, err error) {
-	i.t.Helper()
+	return run(append(args, "--run-root", i.root.Dir())...)
+}
+
+func run(args ...string) (out string, code exitcode.Code, err error) {
 	var b bytes.Buffer
 	c := Command()
 	c.SetOut(&b)
 	c.SetErr(&b)
-	c.SetArgs(append(args, "--run-root", i.root.Dir()))
+	c.SetArgs(args)
 	err = c.Execute()
 	return b.String(), exitcode.Of(err), err
 }
@@ -114,10 +117,38 @@ func TestNothingRuns(t *testing.T) {
 	}
 }
 
+// A file where the run root should be: every command says so, also the one that may find nobody.
+func TestRunRootIsNoDirectory(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{file, filepath.Join(file, "run")} {
+		for _, args := range []string{"status", "stop", "restart", "crash list", "cache stat"} {
+			_, code, err := run(append(strings.Fields(args), "--run-root", dir)...)
+			if code != exitcode.Usage || !strings.Contains(err.Error(), dir+": not a directory") {
+				t.Errorf("%s in %s: exit code %v, %v", args, dir, code, err)
+			}
+		}
+	}
+}
+
+// Who could not ask has stopped nothing: what cannot be connected to is not what has broken off because it ended.
+func TestStopThatReachesNobody(t *testing.T) {
+	i := newInstance(t)
+	if err := os.Symlink("control.sock", i.root.ControlSocket()); err != nil { // nobody can connect: ELOOP
+		t.Fatal(err)
+	}
+	if _, code, err := i.run("stop"); code != exitcode.Failed || !strings.Contains(err.Error(), "too many levels of symbolic links") {
+		t.Errorf("exit code %v, %v", code, err)
+	}
+}
+
 func TestMisuse(t *testing.T) {
 	i := newInstance(t)
 	for _, args := range []string{"status more", "restart cop", "restart server manager", "drain --undo --wait", "drain --no", "config describe nothing", "stats a b", "config check a b", "", "config", "log", "nothing",
-		"cache", "cache stat more", "cache lookup", "cache lookup a b", "cache purge", "cache purge a b", "cache purge a --tag b", "cache purge --prefix a --tag b"} {
+		"cache", "cache stat more", "cache lookup", "cache lookup a b", "cache purge", "cache purge a b", "cache purge a --tag b", "cache purge --prefix a --tag b",
+		"status --timeout -1s", "stop --timeout -1ms", "config check --timeout -1s x"} {
 		if _, code, err := i.run(strings.Fields(args)...); code != exitcode.Usage {
 			t.Errorf("%s: exit code %v, %v", args, code, err)
 		}

@@ -24,12 +24,13 @@ func stopCommand(s *session) *cobra.Command {
 	c.RunE = s.run(func([]string) error {
 		err := s.client.Stop(s.ctx, control.Stop{Now: now})
 		var refused *control.Error
+		var nobody *control.DialError
 		switch {
 		case errors.Is(err, control.ErrNotRunning):
 			if err := s.signalCop(now); err != nil {
 				return err
 			}
-		case errors.As(err, &refused) || s.ctx.Err() != nil:
+		case errors.As(err, &refused) || errors.As(err, &nobody) || s.ctx.Err() != nil:
 			return err
 		}
 		// A connection that broke instead of bringing an answer is how the end of the

@@ -146,14 +146,14 @@ func (i *inspector) uri(text string) ([]byte, error) {
 
 var schemeHTTP = []byte("http")
 
-// split takes a URL to pieces as the client of a proxy would have sent them; the scheme may be left out. query has its "?".
+// split takes a URL to pieces as the client of a proxy would have sent them. query has its "?".
 func split(text string) (host, path, query []byte, err error) {
-	rest, ok := strings.CutPrefix(text, "http://")
-	if !ok && strings.Contains(text, "://") {
+	scheme, rest, ok := strings.Cut(text, "://")
+	if ok && !strings.EqualFold(scheme, "http") {
 		return nil, nil, nil, fmt.Errorf("URL %.100q: only http is cached here", text)
 	}
 	u, err := url.Parse("http://" + rest)
-	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || strings.ContainsAny(rest, " #") {
+	if !ok || err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || strings.ContainsAny(rest, " #") {
 		return nil, nil, nil, fmt.Errorf("URL %.100q: a URL is http://host[:port]/path[?query]", text)
 	}
 	at := strings.IndexAny(rest, "/?")

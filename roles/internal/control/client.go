@@ -23,6 +23,12 @@ import (
 // ErrNotRunning is matched by the error of a request that found nobody at the socket.
 var ErrNotRunning = errors.New("no manager answers")
 
+// A DialError is why there was no connection: the manager has not been asked anything.
+type DialError struct{ Err error }
+
+func (e *DialError) Error() string { return e.Err.Error() }
+func (e *DialError) Unwrap() error { return e.Err }
+
 // maxAnswer bounds what a client reads.
 const maxAnswer = 16 << 20
 
@@ -42,7 +48,7 @@ func Dial(path string) *Client {
 		DialContext: func(context.Context, string, string) (net.Conn, error) {
 			u, err := runroot.DialUnix(path, runroot.Stream, dialTime)
 			if err != nil {
-				return nil, err
+				return nil, &DialError{err}
 			}
 			return u, nil
 		},
