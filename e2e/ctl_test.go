@@ -233,6 +233,20 @@ func TestLargestObject(t *testing.T) {
 	}
 }
 
+// A variable that is nearly a setting's is told of where the instance starts, and when its configuration is checked.
+func TestMisnamedVariableIsToldOf(t *testing.T) {
+	t.Parallel()
+	const warning = "TRAFFICD_CACHE_SIZ: no setting has this variable (did you mean TRAFFICD_CACHE_SIZE?)"
+	p := harness.Start(t, harness.Set("cache.siz", "5"), harness.Set("service.host", "10.0.0.1"))
+	line := p.Log.Wait(t, 0, "the warning", harness.About("environment variable ignored", harness.Cop))
+	if got := line.String("what"); got != warning {
+		t.Errorf("logged %q", got)
+	}
+	if r := p.Ctl("config", "check"); r.Code != 0 || r.Stderr != "warning: "+warning+"\n" {
+		t.Errorf("ctl config check: exit code %d, %q", r.Code, r.Stderr)
+	}
+}
+
 // HUP to cop is a reload.
 func TestReloadBySignal(t *testing.T) {
 	t.Parallel()

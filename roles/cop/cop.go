@@ -114,6 +114,9 @@ func foreground(ctx context.Context, o Options) error {
 			log.Warn().Err(err).Str("what", what).Msg("cop starts nevertheless")
 		}
 	}
+	for _, what := range config.Misnamed(os.Environ()) {
+		log.Warn().Str("what", what).Msg("environment variable ignored")
+	}
 	log.Info().Str("run_root", root.Dir()).Uint64("generation", generation).Strs("heritage", inherited.Names()).
 		Uint64("descriptor_limit", limit).Msg("cop starts")
 
@@ -282,6 +285,9 @@ func daemonize(ctx context.Context, o Options) error {
 	cfg, err := load(o.Flags) // so that the position is told by the name the operator gave
 	if err != nil {
 		return err
+	}
+	for _, what := range config.Misnamed(os.Environ()) {
+		fmt.Fprintln(o.Stderr, "trafficd cop: warning:", what)
 	}
 	root, err := runroot.New(o.Flags.RunRoot)
 	if err != nil {

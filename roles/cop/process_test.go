@@ -475,7 +475,12 @@ func TestBadConfigurationEndsTheStart(t *testing.T) {
 
 func TestDaemon(t *testing.T) {
 	s := newScene(t)
-	out, err := s.command().CombinedOutput()
+	start := s.command()
+	start.Env = append(start.Env, "TRAFFICD_THREDS=1")
+	out, err := start.CombinedOutput()
+	if want := "did you mean TRAFFICD_THREADS?"; !strings.Contains(string(out), want) {
+		t.Errorf("nobody sees the daemon's log at its start, and standard error has no %s: %s", want, out)
+	}
 	if err != nil {
 		log, _ := os.ReadFile(s.root.LogFile())
 		t.Fatalf("start: %v: %s\n%s", err, out, log)

@@ -281,6 +281,7 @@ func checkCommand(s *session) *cobra.Command {
 					return err
 				}
 				fmt.Fprintf(s.out, "%s is good\n", args[0])
+				s.warn(config.Misnamed(os.Environ()))
 				return nil
 			}
 			v, err := s.client.Check(s.ctx)
@@ -289,8 +290,16 @@ func checkCommand(s *session) *cobra.Command {
 			}
 			fmt.Fprintln(s.out, "the configuration is good")
 			s.changes(v.Changes)
+			s.warn(v.Warnings)
 			return nil
 		}),
+	}
+}
+
+// warn writes what is no error, and hardly meant.
+func (s *session) warn(warnings []string) {
+	for _, w := range warnings {
+		fmt.Fprintln(s.err, "warning:", w)
 	}
 }
 

@@ -346,6 +346,26 @@ func TestCheckAFile(t *testing.T) {
 	}
 }
 
+// A variable whose name is nearly a setting's is told of: that of the instance, and that of the shell where a file is checked.
+func TestCheckTellsOfMisnamedVariables(t *testing.T) {
+	i := newInstance(t)
+	i.answers(func(w http.ResponseWriter, _ *http.Request) {
+		control.Write(w, control.Verdict{Generation: 1, Warnings: []string{"TRAFFICD_THREAD: no setting"}})
+	})
+	want := "the configuration is good\nnothing has changed\nwarning: TRAFFICD_THREAD: no setting\n"
+	if out, code, err := i.run("config", "check"); code != exitcode.OK || out != want {
+		t.Errorf("exit code %v, %v; got\n%s", code, err, out)
+	}
+	file := filepath.Join(t.TempDir(), "trafficd.yaml")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TRAFFICD_CACHE_SIZ", "5")
+	if out, code, err := i.run("config", "check", file); code != exitcode.OK || !strings.Contains(out, "did you mean TRAFFICD_CACHE_SIZE?") {
+		t.Errorf("exit code %v, %v; got\n%s", code, err, out)
+	}
+}
+
 func TestShow(t *testing.T) {
 	i := newInstance(t)
 	i.answers(func(w http.ResponseWriter, _ *http.Request) {

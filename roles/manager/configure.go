@@ -3,6 +3,7 @@ package manager
 import (
 	"errors"
 	"net/http"
+	"os"
 	"time"
 
 	"trafficd/roles/internal/config"
@@ -114,7 +115,9 @@ func (m *manager) check(then func(reloaded)) {
 				then(reloaded{err: refusal(err)})
 				return
 			}
-			then(reloaded{verdict: verdict(cfg.WithGeneration(m.cfg.Generation), config.Diff(m.cfg, cfg))})
+			v := verdict(cfg.WithGeneration(m.cfg.Generation), config.Diff(m.cfg, cfg))
+			v.Warnings = config.Misnamed(os.Environ())
+			then(reloaded{verdict: v})
 		})
 	})
 }

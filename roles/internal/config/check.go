@@ -43,6 +43,9 @@ func (l *loader) crossValues() {
 	if c.Limits.RequestLine > c.Limits.HeaderSize {
 		l.disagree("limits.request_line", "limits.header_size", "is larger than")
 	}
+	if c.Resolver.MinTTL > c.Resolver.MaxTTL {
+		l.disagree("resolver.min_ttl", "resolver.max_ttl", "is longer than")
+	}
 }
 
 // disagree reports two settings at the place of the one that somebody set; the first if both.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -31,6 +32,29 @@ func (l *loader) environment(env []string) {
 		}
 		l.set(s, es, at)
 	}
+}
+
+// Misnamed lists, a line each, the variables that nobody looks at and that are named nearly like a setting's. Others may
+// be somebody else's: Kubernetes, for one, gives every container variables named after its services (TRAFFICD_PORT_80_TCP).
+func Misnamed(env []string) []string {
+	var names []string
+	known := map[string]bool{}
+	for i := range table {
+		known[table[i].EnvName()] = true
+		names = append(names, strings.ReplaceAll(table[i].Name, ".", "_"))
+	}
+	var list []string
+	for _, kv := range env {
+		name, value, _ := strings.Cut(kv, "=")
+		if len(name) < len(envPrefix) || value == "" || known[name] || !strings.EqualFold(name[:len(envPrefix)], envPrefix) {
+			continue
+		}
+		if near := nearest(name[len(envPrefix):], names); near != "" {
+			list = append(list, fmt.Sprintf("%s: no setting has this variable (did you mean %s%s?)", name, envPrefix, strings.ToUpper(near)))
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // envValue is the last value of name, as exec gives it precedence.

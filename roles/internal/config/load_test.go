@@ -152,6 +152,8 @@ func TestFileProblemsHaveAPosition(t *testing.T) {
 			`trafficd.yaml:3:14: map has the prefix /a%2F~/ twice (entries 1 and 2)`},
 		{"cache: {size: 2MiB, max_object_size: 4MiB}\n", `trafficd.yaml:1:38: cache.max_object_size (4MiB) is larger than cache.size (2MiB)`},
 		{"limits: {header_size: 1KiB}\n", `trafficd.yaml:1:23: limits.request_line (8KiB) is larger than limits.header_size (1KiB)`},
+		{"resolver: {min_ttl: 10m, max_ttl: 5m}\n", `trafficd.yaml:1:21: resolver.min_ttl (10m) is longer than resolver.max_ttl (5m)`},
+		{"resolver: {max_ttl: 500ms}\n", `trafficd.yaml:1:21: resolver.min_ttl (1s) is longer than resolver.max_ttl (500ms)`},
 		// Text that is no YAML.
 		{"queue:\n\tlimit: 1\n", `trafficd.yaml:2:1: tab in the indentation, must be spaces`},
 		{"threads: 1\n---\nthreads: 2\n", `trafficd.yaml:2:1: has a second document, must be one`},
@@ -227,6 +229,30 @@ func TestFlagsAndEnvironmentOverride(t *testing.T) {
 	}
 	if m := c.Map[0]; m.Prefix != "/a=b" || m.Origin != "http://x/y=z" {
 		t.Errorf("Map[0] = %+v", m)
+	}
+}
+
+// A slip in a variable's name is told; what others name so, or trafficd for itself, is not.
+func TestMisnamedVariables(t *testing.T) {
+	got := Misnamed([]string{"TRAFFICD_CACHE_SIZ=5", "TRAFFICD_QUEUE_MAXWAIT=1s", "trafficd_threads=3", "TRAFFICD_CACHE_SIZ=6", "TRAFFICD_HEALHT_TIMEOUT=1s"})
+	want := []string{
+		"TRAFFICD_CACHE_SIZ: no setting has this variable (did you mean TRAFFICD_CACHE_SIZE?)",
+		"TRAFFICD_HEALHT_TIMEOUT: no setting has this variable (did you mean TRAFFICD_HEALTH_TIMEOUT?)",
+		"TRAFFICD_QUEUE_MAXWAIT: no setting has this variable (did you mean TRAFFICD_QUEUE_MAX_WAIT?)",
+		"trafficd_threads: no setting has this variable (did you mean TRAFFICD_THREADS?)",
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	quiet := []string{"TRAFFICD_CACHE_SIZE=5MiB", "TRAFFICD_CACHE_SIZ=", "TRAFFICD_SERVICE_HOST=10.0.0.1", "TRAFFICD_SERVICE_PORT=80",
+		"TRAFFICD_SERVICE_PORT_HTTP=80", "TRAFFICD_PORT=tcp://10.0.0.1:80", "TRAFFICD_PORT_80_TCP=tcp://10.0.0.1:80", "TRAFFICD_PORT_80_TCP_PROTO=tcp",
+		"TRAFFICD_PORT_80_TCP_PORT=80", "TRAFFICD_PORT_80_TCP_ADDR=10.0.0.1", "TRAFFICD_CACHE_SERVICE_HOST=10.0.0.2", "TRAFFICD_CACHE_PORT=tcp://10.0.0.2:80",
+		"TRAFFICD_NAME=a", "TRAFFICD_VERSION=1", "TRAFFICD_IMAGE=x", "PATH=/bin", "TRAFFICD_", "TRAFFICD", "=", "",
+		// Its own.
+		"TRAFFICD_HERITAGE=1", "TRAFFICD_GENERATION=1", "TRAFFICD_DAEMON=1", "TRAFFICD_NOTIFY_FD=3", "TRAFFICD_TEST_HOOKS=1", "TRAFFICD_KILL_FILE=x",
+		"TRAFFICD_COP_LOCK=3", "TRAFFICD_COP_UPGRADE=x"}
+	if got := Misnamed(quiet); got != nil {
+		t.Errorf("got %q of variables that are nobody's slip", got)
 	}
 }
 

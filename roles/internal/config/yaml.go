@@ -260,7 +260,8 @@ func (y *yamlReader) mappings(s *Setting, list *yaml.Node) (es []element, ok boo
 	before := len(y.problems)
 	for _, item := range list.Content {
 		e := element{pair: true}
-		both := 0
+		targets := map[string]element{}
+		prefix := false
 		y.mapping(item, "an entry of map", "map", func(key, value *yaml.Node) {
 			if k := lookupRuleKey(key.Value); k != nil {
 				o, fine := y.option(k, value)
@@ -270,21 +271,44 @@ func (y *yamlReader) mappings(s *Setting, list *yaml.Node) (es []element, ok boo
 			}
 			v, fine := y.scalar(s, value)
 			ok = ok && fine
-			both++
 			if key.Value == "prefix" {
-				e.text, e.at = v.text, v.at
+				e.text, e.at, prefix = v.text, v.at, true
 			} else {
-				e.origin, e.originAt, e.target = v.text, v.at, key.Value
+				targets[key.Value] = v
 			}
 		})
-		if both != 2 && len(y.problems) == before {
+		switch {
+		case len(y.problems) != before: // said already
+		case !prefix || len(targets) == 0:
 			y.report(y.at(item), "%s: entry needs both prefix and origin (or to, of a redirect)", s.Name)
+		default:
+			y.target(s, &e, targets)
 		}
 		ok = ok && len(y.problems) == before
 		es = append(es, e)
 		before = len(y.problems)
 	}
 	return es, ok
+}
+
+// target picks where a rule leads from its keys "origin" and "to". Each type has one of them.
+func (y *yamlReader) target(s *Setting, e *element, targets map[string]element) {
+	var m Mapping
+	for _, o := range e.options {
+		if o.key.Name == "type" {
+			m.Type = o.values[0].text
+		}
+	}
+	e.target = m.target()
+	for key, v := range targets {
+		switch {
+		case len(targets) == 1:
+			e.target = key // whether that is the right one is seen when the type is known to be one
+		case key != e.target && slices.Contains(ruleTypes, m.kind()):
+			y.report(v.at, "%s: %s has %q only, %q does not belong here", s.Name, m.kind(), e.target, key)
+		}
+	}
+	e.origin, e.originAt = targets[e.target].text, targets[e.target].at
 }
 
 // option reads the value of a key of a rule.

@@ -134,7 +134,8 @@ type Configuration struct {
 type Verdict struct {
 	Generation uint64   `json:"generation"` // in force afterwards
 	Changes    []Change `json:"changes"`
-	File       string   `json:"file"` // "": there is none
+	File       string   `json:"file"`               // "": there is none
+	Warnings   []string `json:"warnings,omitempty"` // of a check: what is ignored and was hardly meant to be
 }
 
 // Change is one setting that differs, as the operator would write it.
