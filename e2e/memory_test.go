@@ -14,6 +14,36 @@ import (
 // make it hold.
 const memoryLimit = 128 << 20
 
+// A cache for which there is no memory is refused before anything is started, and by a reload: of the machine's, and of
+// the control group's.
+func TestCacheBeyondMemoryIsRefused(t *testing.T) {
+	t.Parallel()
+	p := harness.Start(t, harness.Config("cache: {size: 8MiB}\n"))
+	p.WriteConfig("cache:\n  size: 8TiB\n")
+	const want = "trafficd.yaml:2:9: cache.size (8TiB) is larger than the memory of this machine ("
+	for _, verb := range []string{"check", "reload"} {
+		if r := p.Ctl("config", verb); r.Code != 78 || !strings.Contains(r.Stderr, want) {
+			t.Errorf("ctl config %s: exit code %d, %s", verb, r.Code, r.Stderr)
+		}
+	}
+	p.Client().Get("/").ExpectStatus(200)
+	r := harness.Run(t, "cop", "--foreground", "--config", p.ConfigPath(), "--run-root", t.TempDir(), "--listen", "127.0.0.1:0", "--autoconf", "off")
+	if r.Code != 78 || !strings.Contains(r.Stderr, want) {
+		t.Errorf("cop: exit code %d, %s", r.Code, r.Stderr)
+	}
+}
+
+// The same of a control group, in which the instance runs.
+func TestCacheBeyondTheControlGroupIsRefused(t *testing.T) {
+	t.Parallel()
+	fence := harness.NewFence(t, memoryLimit)
+	p := harness.Start(t, fence.Within(), harness.Config("cache: {size: 8MiB}\n"))
+	p.WriteConfig("cache: {size: 3GiB}\n")
+	if r := p.Ctl("config", "check"); r.Code != 78 || !strings.Contains(r.Stderr, "cache.size (3GiB) is larger than the memory of the control group /") {
+		t.Errorf("ctl config check: exit code %d, %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+}
+
 // What clients and origins can do does not add up to more memory than is configured: under a hard limit large
 // objects, thousands of connections, slow readers, large heads, stalled uploads and many alternates kill
 // nothing, and others are served.

@@ -22,9 +22,11 @@ func (c *Config) Check() error {
 	return newError(l.problems)
 }
 
-// cross checks what one value alone cannot show. A setting that is already reported is left out.
+// cross checks what one value alone cannot show, and what depends on the machine. A setting that is already reported is
+// left out.
 func (l *loader) cross() {
 	l.crossValues()
+	l.crossMemory()
 	if p := l.cfg.Autoconf.PACFile; p != "" {
 		if err := checkPAC(p); err != nil {
 			l.report(l.where("autoconf.pac_file", 0), "autoconf.pac_file: %v", err)

@@ -267,7 +267,7 @@ func TestDescribe(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `cache.size
-    memory for stored responses
+    memory for stored responses; not more than the machine and the control group have
     type:     size
     values:   2MiB to 16TiB, or 0: no cache
     default:  256MiB

@@ -36,11 +36,16 @@ type Sources struct {
 	Path string
 	// Data is used instead of reading the file, if not nil.
 	Data []byte
+	// System is where /proc and /sys tell how much memory there is; nil: this machine's.
+	System fs.FS
 }
 
 // Load reads, checks and joins all sources. The error is an *Error with every problem of every source.
 func Load(s Sources) (*Config, error) {
-	l := &loader{cfg: Default(), placed: map[string][]place{}}
+	l := &loader{cfg: Default(), placed: map[string][]place{}, system: s.System}
+	if l.system == nil {
+		l.system = os.DirFS("/")
+	}
 	l.cfg.File = s.Flags.Config
 	if l.cfg.File != "" {
 		data := s.Data
@@ -66,6 +71,7 @@ type loader struct {
 	cfg      *Config
 	placed   map[string][]place // where the elements of each value stand, for the checks between values
 	problems []Problem
+	system   fs.FS           // of Sources
 	broken   map[string]bool // settings whose value is not what somebody wrote; not worth a further check
 }
 

@@ -125,7 +125,7 @@ var table = []Setting{
 		field: func(c *Config) any { return &c.Upgrade.Probation }},
 
 	{Name: "cache.size", Kind: Size, Unit: "bytes", Default: "256MiB", Min: 2 * mib, Max: 1 << 44, Zero: "no cache",
-		Help:  "memory for stored responses",
+		Help:  "memory for stored responses; not more than the machine and the control group have",
 		field: func(c *Config) any { return &c.Cache.Size }},
 	{Name: "cache.max_object_size", Kind: Size, Unit: "bytes", Default: "0", Min: 1, Max: 1 << 44, Zero: "a quarter of cache.size",
 		Help:  "largest response body that is stored, a quarter of cache.size at most",
