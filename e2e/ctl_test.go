@@ -247,6 +247,33 @@ func TestMisnamedVariableIsToldOf(t *testing.T) {
 	}
 }
 
+// Of a map of ten thousand rules a check and a reload tell what differs, not the map.
+func TestReloadOfManyRulesTellsWhatDiffers(t *testing.T) {
+	t.Parallel()
+	rules := func(changed string) string {
+		var b strings.Builder
+		b.WriteString("map:\n")
+		for i := range 10_000 {
+			origin := "http://127.0.0.1:9"
+			if i == 4711 {
+				origin = changed
+			}
+			fmt.Fprintf(&b, "  - {prefix: /some/path/%d, origin: %q}\n", i, origin)
+		}
+		return b.String()
+	}
+	p := harness.Start(t, harness.Config(rules("http://127.0.0.1:10")))
+	p.WriteConfig(rules("http://127.0.0.1:11"))
+	const want = "  map: 10000 entries → 10000 entries (1 changed)\n" +
+		"    changed /some/path/4711=http://127.0.0.1:10 → /some/path/4711=http://127.0.0.1:11\n"
+	for _, verb := range []string{"check", "reload"} {
+		r := p.Ctl("config", verb)
+		if _, changes, _ := strings.Cut(r.Stdout, "\n"); r.Code != 0 || changes != want {
+			t.Errorf("ctl config %s: exit code %d, %.1000s%s", verb, r.Code, r.Stdout, r.Stderr)
+		}
+	}
+}
+
 // HUP to cop is a reload.
 func TestReloadBySignal(t *testing.T) {
 	t.Parallel()

@@ -315,6 +315,9 @@ func (s *session) changes(changes []control.Change) {
 			note = "   (needs a restart)"
 		}
 		fmt.Fprintf(s.out, "  %s: %s → %s%s\n", c.Name, quote(c.Old), quote(c.New), note)
+		for _, e := range c.Entries {
+			fmt.Fprintf(s.out, "    %s\n", e)
+		}
 	}
 }
 

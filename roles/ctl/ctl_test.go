@@ -318,10 +318,12 @@ func TestReload(t *testing.T) {
 	i.answers(func(w http.ResponseWriter, _ *http.Request) {
 		control.Write(w, control.Verdict{Generation: 2, Changes: []control.Change{
 			{Name: "threads", Old: "1", New: "2", NeedsRestart: true}, {Name: "autoconf.pac_file", New: "/x"},
+			{Name: "map", Old: "9 entries", New: "10 entries (1 added)", Entries: []string{"added   /a=http://x"}},
 		}})
 	})
 	out, _, err := i.run("config", "reload")
-	want := "configuration 2 is in force\n  threads: 1 → 2   (needs a restart)\n  autoconf.pac_file: \"\" → /x\n"
+	want := "configuration 2 is in force\n  threads: 1 → 2   (needs a restart)\n  autoconf.pac_file: \"\" → /x\n" +
+		"  map: 9 entries → 10 entries (1 added)\n    added   /a=http://x\n"
 	if err != nil || out != want {
 		t.Errorf("%v; got\n%s", err, out)
 	}

@@ -125,7 +125,7 @@ func (m *manager) check(then func(reloaded)) {
 func verdict(cfg *config.Config, changes []config.Change) control.Verdict {
 	v := control.Verdict{Generation: cfg.Generation, File: cfg.File, Changes: []control.Change{}}
 	for _, c := range changes {
-		v.Changes = append(v.Changes, control.Change{Name: c.Name, Old: c.Old, New: c.New, NeedsRestart: !c.Reloadable})
+		v.Changes = append(v.Changes, control.Change{Name: c.Name, Old: c.Old, New: c.New, Entries: c.Entries, NeedsRestart: !c.Reloadable})
 	}
 	return v
 }

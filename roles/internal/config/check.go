@@ -129,33 +129,3 @@ func checkPAC(path string) error {
 	}
 	return nil
 }
-
-// A Change is one setting that differs between two configurations.
-type Change struct {
-	Name       string
-	Old, New   string // as the operator would write them
-	Reloadable bool   // false: takes effect with a new process only
-}
-
-// Diff lists the settings whose values differ, in the order of the table. Sources and generations are not compared.
-func Diff(old, new *Config) []Change {
-	var out []Change
-	for i := range table {
-		s := &table[i]
-		if a, b := s.format(old), s.format(new); a != b {
-			out = append(out, Change{Name: s.Name, Old: a, New: b, Reloadable: s.Reloadable})
-		}
-	}
-	return out
-}
-
-// NeedRestart picks the changes that a running process cannot make.
-func NeedRestart(changes []Change) []Change {
-	var out []Change
-	for _, c := range changes {
-		if !c.Reloadable {
-			out = append(out, c)
-		}
-	}
-	return out
-}

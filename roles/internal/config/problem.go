@@ -104,8 +104,9 @@ func newError(ps []Problem) error {
 }
 
 // clip shortens foreign text for a message.
-func clip(s string) string {
-	const most = 64
+func clip(s string) string { return clipTo(s, 64) }
+
+func clipTo(s string, most int) string {
 	r := []rune(s)
 	if len(s) <= most || len(r) <= most {
 		return s

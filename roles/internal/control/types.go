@@ -138,12 +138,14 @@ type Verdict struct {
 	Warnings   []string `json:"warnings,omitempty"` // of a check: what is ignored and was hardly meant to be
 }
 
-// Change is one setting that differs, as the operator would write it.
+// Change is one setting that differs, as the operator would write it; of a long list, how many entries it has, and the
+// first of those that differ.
 type Change struct {
-	Name         string `json:"name"`
-	Old          string `json:"old"`
-	New          string `json:"new"`
-	NeedsRestart bool   `json:"needs_restart"` // in force only with a new process
+	Name         string   `json:"name"`
+	Old          string   `json:"old"`
+	New          string   `json:"new"`
+	Entries      []string `json:"entries,omitempty"` // a line each
+	NeedsRestart bool     `json:"needs_restart"`     // in force only with a new process
 }
 
 // Crashes are the records of deaths, the newest first.
