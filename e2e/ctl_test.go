@@ -205,6 +205,10 @@ func TestConfigReload(t *testing.T) {
 	if want := `trafficd.yaml:4:1: unknown key "healht" (did you mean "health"?)`; !strings.Contains(r.Stderr, want) {
 		t.Errorf("standard error has no %s: %s", want, r.Stderr)
 	}
+	p.WriteConfig(rules(one) + "cache: {size: 8MiB\nqueue:\n  limit: 3\n")
+	if r := p.Ctl("config", "check"); r.Code != 78 || !strings.Contains(r.Stderr, `trafficd.yaml:4:8: "{" is not closed by "}"`) {
+		t.Errorf("ctl config check of what is no YAML: exit code %d: %s", r.Code, r.Stderr)
+	}
 	get().Expect(200, "two")
 
 	// The bad file is still there when everything has to start again from what was good.

@@ -158,7 +158,7 @@ func TestFileProblemsHaveAPosition(t *testing.T) {
 		{"queue:\n\tlimit: 1\n", `trafficd.yaml:2:1: tab in the indentation, must be spaces`},
 		{"threads: 1\n---\nthreads: 2\n", `trafficd.yaml:2:1: has a second document, must be one`},
 		{"threads: *x\n", `trafficd.yaml:1:10: alias *x has no anchor`},
-		{"threads: \"1\n", `trafficd.yaml:2:1: found unexpected end of stream`},
+		{"threads: \"1\n", `trafficd.yaml:1:1: text in quotes that is not closed`},
 		{"a: \xff\n", `trafficd.yaml:1:4: is not UTF-8`},
 		{"é: \x01\n", `trafficd.yaml:1:4: has the control character U+0001`},
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,36 +82,11 @@ func parseYAML(data []byte) (doc *yaml.Node, at place, err error) {
 	return nil, place{line: second.Line, col: second.Column}, errors.New("has a second document, must be one")
 }
 
-var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
-// syntaxError turns the library's message into one with a position. It names the line at most (and sometimes the
-// one before); the column is found from the text where the reason can be recognised, or else is where the line's text begins.
+// syntaxError turns the library's message into one with a position.
 func syntaxError(data []byte, err error) (*yaml.Node, place, error) {
-	msg := err.Error()
-	m := yamlLine.FindStringSubmatch(msg)
-	var at place
-	if m != nil {
-		msg = msg[len(m[0]):]
-		at.line, _ = strconv.Atoi(m[1])
-	}
-	lines := strings.Split(string(data), "\n")
-	if name, ok := strings.CutPrefix(msg, "unknown anchor '"); ok {
-		name = strings.TrimSuffix(name, "' referenced")
-		at = find(lines, "*"+name)
-		return nil, at, fmt.Errorf("alias *%s has no anchor", clip(name))
-	}
-	at.line = min(max(at.line, 1), len(lines))
-	// A tab is the commonest cause, in the line named or in the next, and the library never says so.
-	for n := at.line; n <= min(at.line+1, len(lines)); n++ {
-		text := lines[n-1]
-		indent := text[:len(text)-len(strings.TrimLeft(text, " \t"))]
-		if i := strings.IndexByte(indent, '\t'); i >= 0 && len(indent) < len(text) {
-			return nil, place{line: n, col: i + 1}, errors.New("tab in the indentation, must be spaces")
-		}
-	}
-	text := lines[at.line-1]
-	at.col = 1 + len(text) - len(strings.TrimLeft(text, " \t"))
-	return nil, at, errors.New(msg)
+	s := examine(data, err)
+	at, why := s.problem()
+	return nil, at, errors.New(why)
 }
 
 func find(lines []string, what string) place {
