@@ -529,25 +529,33 @@ func TestAnAnswerBeforeTheUploadIsComplete(t *testing.T) {
 }
 
 // The addresses of a name are those that its name server says, for as long as it says; and for longer when that does
-// not answer any more.
+// not answer any more. Connections that are kept are no reason to stay behind.
 func TestNamesAreFollowed(t *testing.T) {
 	t.Parallel()
-	names := harness.NewNames(t)
-	names.Set("app.test", "127.0.0.1")
-	o := named(t, "one")
-	_, port, _ := strings.Cut(o.Addr(), ":")
-	moved := harness.NewOriginAt(t, "127.0.0.2:"+port, harness.Reply(200, "two", "Cache-Control: no-store"))
-	p := harness.Start(t, harness.Args("--map", "/=http://app.test:"+port), harness.Set("resolver.servers", names.Addr()),
-		harness.Set("resolver.min_ttl", "10ms"), harness.Set("origin.max_idle", "0"))
-	p.Client().Get("/").Expect(200, "one")
-	names.Set("app.test", "127.0.0.2")
-	harness.WaitFor(t, "the name to be followed", func() bool { return string(p.Client().Get("/").Body) == "two" })
-	names.Silence()
-	for range 5 {
-		p.Client().Get("/").Expect(200, "two")
-	}
-	if len(moved.Requests()) < 5 {
-		t.Errorf("the new place got %d requests", len(moved.Requests()))
+	for _, kept := range []string{"0", "128"} {
+		t.Run("max_idle "+kept, func(t *testing.T) {
+			t.Parallel()
+			names := harness.NewNames(t)
+			names.Set("app.test", "127.0.0.1")
+			o := named(t, "one")
+			_, port, _ := strings.Cut(o.Addr(), ":")
+			moved := harness.NewOriginAt(t, "127.0.0.2:"+port, harness.Reply(200, "two", "Cache-Control: no-store"))
+			p := harness.Start(t, harness.Args("--map", "/=http://app.test:"+port, "--threads", "1"), harness.Set("resolver.servers", names.Addr()),
+				harness.Set("resolver.min_ttl", "10ms"), harness.Set("origin.max_idle", kept))
+			p.Client().Get("/").Expect(200, "one")
+			names.Set("app.test", "127.0.0.2")
+			harness.WaitFor(t, "the name to be followed", func() bool {
+				r := p.Client().Get("/").ExpectStatus(200)
+				return string(r.Body) == "two"
+			})
+			names.Silence()
+			for range 5 {
+				p.Client().Get("/").Expect(200, "two")
+			}
+			if len(moved.Requests()) < 5 {
+				t.Errorf("the new place got %d requests", len(moved.Requests()))
+			}
+		})
 	}
 }
 

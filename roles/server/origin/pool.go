@@ -1,6 +1,8 @@
 package origin
 
 import (
+	"net/netip"
+	"slices"
 	"time"
 
 	"trafficd/eventloop"
@@ -46,8 +48,24 @@ type address struct {
 }
 
 // idleList holds the idle connections to one address, the one used last at the
-// end.
-type idleList struct{ conns []*Conn }
+// end. They lead to where the host's name led when the resolver was asked last.
+type idleList struct {
+	conns   []*Conn
+	literal bool         // the host is an address, which leads nowhere else
+	addrs   []netip.Addr // of the name; immutable
+	known   bool         // addrs are what the resolver knows; else it knows nothing
+	look    int64        // when it is to be asked again, monotonic ns
+}
+
+func newIdleList(host string) *idleList {
+	_, err := netip.ParseAddr(host)
+	return &idleList{literal: err == nil}
+}
+
+// has reports whether a connection to an address leads to where the name does.
+func (l *idleList) has(a netip.Addr) bool {
+	return l.literal || !l.known || slices.Contains(l.addrs, a)
+}
 
 // Stats counts what a pool does, in units of one except where it says bytes.
 type Stats interface {
@@ -123,7 +141,13 @@ func (p *Pool) take(s *parent.Server, once bool) *Conn {
 	if l == nil || len(l.conns) == 0 {
 		return nil
 	}
+	if !l.literal && p.loop.Now() >= l.look {
+		p.follow(l, s.Host)
+	}
 	n := len(l.conns) - 1
+	if n < 0 {
+		return nil
+	}
 	c := l.conns[n]
 	if once && p.loop.Now()-c.idleSince > onceIdle {
 		return nil
@@ -133,13 +157,38 @@ func (p *Pool) take(s *parent.Server, once bool) *Conn {
 	return c
 }
 
-// room reports whether one more connection like c may wait.
+// follow asks where a name leads by now, and closes the idle connections that lead elsewhere. Nobody waits for a name
+// server: until it has answered its last answer holds, and without any so does every connection.
+func (p *Pool) follow(l *idleList, host string) {
+	addrs, known, again := p.resolver.Follow(host)
+	l.addrs, l.known, l.look = addrs, known, p.loop.Now()+int64(again)
+	kept := l.conns[:0]
+	for _, c := range l.conns {
+		if l.has(c.addr) {
+			kept = append(kept, c)
+			continue
+		}
+		c.unpark()
+		c.close()
+	}
+	clear(l.conns[len(kept):])
+	l.conns = kept
+}
+
+// room reports whether the connection c may wait for one more exchange: there is room, and it leads to where its
+// server's name does. Of an address that is new to us the resolver knows.
 func (p *Pool) room(c *Conn) bool {
-	if c.server == nil {
+	if c.server == nil || p.limits.MaxIdle <= 0 {
 		return false
 	}
 	l := p.idle[address{c.server.Host, c.server.Port}]
-	return p.limits.MaxIdle > 0 && (l == nil || len(l.conns) < p.limits.MaxIdle)
+	if l == nil {
+		return true
+	}
+	if !l.has(c.addr) {
+		p.follow(l, c.server.Host)
+	}
+	return len(l.conns) < p.limits.MaxIdle && l.has(c.addr)
 }
 
 // put keeps a connection for the next exchange.
@@ -149,7 +198,7 @@ func (p *Pool) put(c *Conn) {
 	l := p.idle[addr]
 	if l == nil {
 		p.forgetEmpty()
-		l = &idleList{}
+		l = newIdleList(addr.host)
 		p.idle[addr] = l
 	}
 	c.state = idle

@@ -231,7 +231,13 @@ func (b *body) Taken() uint64             { return b.taken }
 // order they come, and returns its address.
 func serve(t *testing.T, script ...func(c *peer)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return serveAt(t, "127.0.0.1:0", script...)
+}
+
+// serveAt makes one at an address of its own.
+func serveAt(t *testing.T, addr string, script ...func(c *peer)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,8 @@
 //	                                 ├─────▶ there is no such name: remembered, too (RFC 2308)
 //	                                 └─────▶ nothing, or not in time: the older answer, if there is one (RFC 8767)
 //
-// An origin does not vanish because its name server did.
+// An origin does not vanish because its name server did. Who keeps connections learns by Follow when a name has moved
+// away from under them.
 //
 // System is the Lookup that asks as the machine is configured to: /etc/hosts, and the name servers of
 // /etc/resolv.conf (client.go, and message.go, which has no I/O). The standard library can do that, but does not tell

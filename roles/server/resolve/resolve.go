@@ -63,10 +63,11 @@ const (
 	maxAsking     = 512              // look-ups at a time
 	lookupTimeout = 10 * time.Second // of one look-up
 	staleWait     = 1800 * time.Millisecond
-	staleFor      = 30 * time.Second // for which an older answer is given without waiting again (RFC 8767 §5: "at least 30 seconds")
-	staleMost     = 24 * time.Hour   // after which an older answer is not given any more (RFC 8767 §4: one to three days)
-	failedFor     = time.Second      // for which it is remembered that there was no answer
-	notFoundMost  = 5 * time.Minute  // for which it is believed that there is no such name, at most
+	staleFor      = 30 * time.Second      // for which an older answer is given without waiting again (RFC 8767 §5: "at least 30 seconds")
+	staleMost     = 24 * time.Hour        // after which an older answer is not given any more (RFC 8767 §4: one to three days)
+	failedFor     = time.Second           // for which it is remembered that there was no answer
+	notFoundMost  = 5 * time.Minute       // for which it is believed that there is no such name, at most
+	followWait    = 10 * time.Millisecond // after which Follow has something new to say, at the soonest
 )
 
 // New makes a resolver.
@@ -97,6 +98,41 @@ func (r *Resolver) Cached(host string) ([]netip.Addr, bool) {
 		r.askLocked(host, n)
 	}
 	return n.addrs, true
+}
+
+// Follow is for who keeps connections to host: it says where they may lead by now, and after how long to ask again. It
+// gives an answer that has expired, too, which is then looked up again with nobody waiting. known is false when nothing
+// is known of the host, not even that it does not exist: what there is stays good.
+func (r *Resolver) Follow(host string) (addrs []netip.Addr, known bool, again time.Duration) {
+	now := r.now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.names[host]
+	if n == nil {
+		if !r.makeRoomLocked() {
+			return nil, false, failedFor
+		}
+		n = &name{}
+		r.names[host] = n
+	}
+	n.asked = now
+	if now.After(n.stale()) && !n.asking {
+		r.askLocked(host, n)
+	}
+	again = followWait
+	if !n.asking {
+		again = max(again, n.stale().Sub(now))
+	}
+	var missing *NotFoundError
+	return n.addrs, n.addrs != nil || errors.As(n.err, &missing), again
+}
+
+// stale is from when on what is known is to be looked up again.
+func (n *name) stale() time.Time {
+	if n.addrs == nil {
+		return n.expires
+	}
+	return n.refresh
 }
 
 // Resolve looks host up and then calls done through post, exactly once, with at

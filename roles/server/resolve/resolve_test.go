@@ -195,6 +195,60 @@ func TestNobodyWaitsForASilentNameServer(t *testing.T) {
 	}
 }
 
+// follow asks as one does who keeps connections to h, and wants them to lead to want; nil: nowhere.
+func (r *rig) follow(t *testing.T, wantKnown bool, want []netip.Addr) (again time.Duration) {
+	t.Helper()
+	a, known, again := r.Follow("h")
+	if known != wantKnown || len(a) != len(want) || len(a) > 0 && a[0] != want[0] {
+		t.Errorf("got %v, known %v, want %v, %v", a, known, want, wantKnown)
+	}
+	return again
+}
+
+// looked waits until nothing is being looked up.
+func (r *rig) looked() {
+	for asking := true; asking; {
+		r.Resolver.mu.Lock()
+		asking = r.names["h"].asking
+		r.Resolver.mu.Unlock()
+	}
+}
+
+// Who keeps connections waits for no answer: the one that has expired is given until a newer one is there, and where
+// nothing is known everything stays as it is.
+func TestFollowing(t *testing.T) {
+	r := start()
+	r.follow(t, false, nil) // and looks it up
+	r.answers <- answer{addrs: first, ttl: time.Minute}
+	r.looked()
+	if again := r.follow(t, true, first); again < 50*time.Second || again > time.Minute {
+		t.Errorf("to be asked again after %v, of a minute", again)
+	}
+	r.advance(time.Hour)
+	if again := r.follow(t, true, first); again != followWait {
+		t.Errorf("to be asked again after %v, while it is looked up", again)
+	}
+	r.follow(t, true, first) // looked up once: the next answer is taken by that
+	r.answers <- answer{addrs: second, ttl: time.Minute}
+	r.looked()
+	r.follow(t, true, second)
+	r.advance(time.Hour)
+	r.follow(t, true, second)
+	r.answers <- answer{err: errors.New("no name server answers")}
+	r.looked()
+	r.follow(t, true, second)
+	r.advance(time.Hour)
+	r.follow(t, true, second)
+	r.answers <- answer{err: &NotFoundError{Host: "h", TTL: time.Minute}}
+	r.looked()
+	r.follow(t, true, nil)
+	r.advance(time.Hour)
+	r.follow(t, true, nil)
+	r.answers <- answer{err: errors.New("no name server answers")}
+	r.looked()
+	r.follow(t, false, nil)
+}
+
 // That a name does not exist is an answer: it takes an older one away, and holds for a while.
 func TestThatThereIsNoSuchNameIsRemembered(t *testing.T) {
 	r := start()
