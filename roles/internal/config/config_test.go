@@ -262,6 +262,15 @@ func TestDescribe(t *testing.T) {
 			t.Errorf("%s is not described", s.Name)
 		}
 	}
+	var groups bytes.Buffer
+	if err := Describe(&groups, "origins"); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"path", "host", "interval", "timeout", "expect", "rise", "fall"} {
+		if !strings.Contains(groups.String(), "\n      "+key+" ") {
+			t.Errorf("the key %s of health is not described in\n%s", key, groups.String())
+		}
+	}
 	var one bytes.Buffer
 	if err := Describe(&one, "cache.size"); err != nil {
 		t.Fatal(err)

@@ -71,6 +71,12 @@ func Describe(w io.Writer, names ...string) error {
 				fmt.Fprintf(b, "      %-24s%s: %s\n", k.Name, k.kindText(), k.Help)
 			}
 		}
+		if s.Kind == Groups {
+			b.WriteString("    keys of health:\n")
+			for _, k := range healthKeys {
+				fmt.Fprintf(b, "      %-24s%s\n", k.name, k.help)
+			}
+		}
 	}
 	return b.Flush()
 }

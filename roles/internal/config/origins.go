@@ -335,10 +335,24 @@ func (r *groupReader) duration(v *yaml.Node, what string, low, high time.Duratio
 	return d
 }
 
+// healthKeys are the keys of a group's health, as config describe tells of them.
+var healthKeys = []struct{ name, help string }{
+	{"path", "text: asked for by GET, with its query; default /"},
+	{"host", "text: sent as Host; default: the server's host and port"},
+	{"interval", "duration: from one check to the next, 10ms to 1h, varied by a tenth in all; default 5s"},
+	{"timeout", "duration: of one check, 10ms to 1h; default 2s"},
+	{"expect", "list of statuses that are good, as 2xx,304; default 2xx,3xx"},
+	{"rise", "number of good checks in a row that bring a server back, 1 to 100; default 2"},
+	{"fall", "number of bad checks in a row that take it out, 1 to 100; default 3"},
+}
+
 // health fills in what is not said: asked every five seconds, out after three failures, back after two answers.
 func (r *groupReader) health(v *yaml.Node) OriginHealth {
 	h := OriginHealth{Path: "/", Interval: 5 * time.Second, Timeout: 2 * time.Second, Expect: "2xx,3xx", Rise: 2, Fall: 3}
-	valid := []string{"path", "host", "interval", "timeout", "expect", "rise", "fall"}
+	var valid []string
+	for _, k := range healthKeys {
+		valid = append(valid, k.name)
+	}
 	r.fields(v, "health", valid, func(key string, v *yaml.Node) {
 		switch key {
 		case "path":

@@ -99,20 +99,24 @@ func (c *check) run(ctx context.Context, dial dialer) {
 	}
 }
 
-// once makes one check. nil: the server is well.
+// once makes one check. nil: the server is well. Whatever breaks when the time is over, it is the time-out that is told.
 func (c *check) once(ctx context.Context, dial dialer) error {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
+	err := c.ask(ctx, dial)
+	if err != nil && ctx.Err() == context.DeadlineExceeded {
+		return fmt.Errorf("no answer within %v", c.Timeout)
+	}
+	return err
+}
+
+// ask makes one check in the time that ctx has.
+func (c *check) ask(ctx context.Context, dial dialer) error {
 	conn, err := dial(ctx, c.server.Host, c.server.Port)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		if err := conn.SetDeadline(deadline); err != nil {
-			return err
-		}
-	}
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	host := c.Host
 	if host == "" {
