@@ -40,7 +40,11 @@ func TestTheDeathOfAServerIsNotNoticed(t *testing.T) {
 			p.Client().Post("/", "body").Expect(200, "b")
 		}
 	}
-	p.Log.Wait(t, mark, "the mark-down", harness.Message("origin server down"))
+	for _, message := range []string{"origin failed", "origin server down"} {
+		if l := p.Log.Wait(t, mark, "the news", harness.Message(message)); l.String("origin") != "group:app" || l.String("server") != a.Addr() {
+			t.Errorf("the origin has two names: %s", l.Raw)
+		}
+	}
 	p.Expect("trafficd_origin_servers_down", 1)
 	p.ExpectMetric(fmt.Sprintf(`trafficd_origin_server_requests_total{group="app",server=%q}`, b.Addr()), "its share", func(v float64) bool { return v >= 10 })
 	for command, want := range map[string][]string{

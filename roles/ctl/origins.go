@@ -42,7 +42,7 @@ func writeOrigins(w io.Writer, o *control.Origins, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "GROUP\tSERVER\tSTATE\tFOR\tREQUESTS\tFAILURES\tCONNECTIONS\tWAITING\tLAST FAILURE")
 	for _, s := range o.Servers {
-		group, since, why := s.Group, "-", s.Why
+		group, since, why := s.Group, "-", plain(s.Why)
 		if group == "" {
 			group = "-"
 		}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"strconv"
@@ -61,12 +60,16 @@ func groups(c *config.Config) []parent.Spec {
 // serverChanged tells log and counters that an origin server has gone out or is back. What a request finds
 // out in between is not worth a line for each. It is called from any goroutine.
 func (s *Server) serverChanged(c parent.Change) {
+	origin := "http://" + c.Server // as rules name it
+	if c.Group != "" {
+		origin = "group:" + c.Group
+	}
 	switch {
 	case c.To == parent.Up:
-		s.log.Info().Str("origin", c.Group).Str("server", c.Server).Str("was", c.From.String()).Msg("origin server up")
+		s.log.Info().Str("origin", origin).Str("server", c.Server).Str("was", c.From.String()).Msg("origin server up")
 	case c.From == parent.Up || c.To == parent.Sick:
 		s.workers[0].row.Inc(stats.OriginMarkedDown)
-		s.log.Warn().Str("origin", c.Group).Str("server", c.Server).Str("state", c.To.String()).Str("reason", c.Why).
+		s.log.Warn().Str("origin", origin).Str("server", c.Server).Str("state", c.To.String()).Str("reason", c.Why).
 			Msg("origin server down")
 	default:
 		return
@@ -111,5 +114,5 @@ func (s *Server) dialServer(ctx context.Context, host string, port uint16) (net.
 		}
 		failures = append(failures, err)
 	}
-	return nil, errors.Join(failures...)
+	return nil, resolve.OneLine(failures)
 }

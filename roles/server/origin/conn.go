@@ -35,7 +35,6 @@ type Conn struct {
 	pool      *Pool
 	server    *parent.Server // whose Door it has entered; nil for an inherited one; immutable
 	addr      netip.Addr     // immutable
-	name      string         // for logs; that of the exchange it was made for
 	fd        int            // immutable
 	watch     eventloop.Watch
 	limit     deadline.Deadline
@@ -136,6 +135,17 @@ func (c *Conn) carry(x *Exchange) {
 	c.begin(x.head)
 }
 
+// name is what logs call whom it leads to: a connection may be used again by another rule than it was made for.
+func (c *Conn) name() string {
+	switch {
+	case c.x != nil:
+		return c.x.name()
+	case c.dial != nil:
+		return c.dial.x.name()
+	}
+	return ""
+}
+
 // peer is the address of the other end.
 func (c *Conn) peer() netip.AddrPort { return netip.AddrPortFrom(c.addr, c.server.Port) }
 
@@ -189,7 +199,7 @@ func (c *Conn) ended() {
 
 // broken deals with an error of the socket.
 func (c *Conn) broken(errno syscall.Errno) {
-	c.fail(Failure{Err: fmt.Errorf("receive from origin %s: %w", c.name, errno),
+	c.fail(Failure{Err: fmt.Errorf("receive from origin %s: %w", c.name(), errno),
 		Connected: true, Idle: c.used > 0 && !c.got})
 }
 
@@ -264,7 +274,7 @@ func (c *Conn) expired() {
 	case c.state == connecting:
 		c.dial.failed(c, Failure{Err: connectError(c.dial.x, ErrTimeout), Timeout: true})
 	default:
-		c.fail(Failure{Err: fmt.Errorf("origin %s: %w", c.name, ErrTimeout), Timeout: true, Connected: true})
+		c.fail(Failure{Err: fmt.Errorf("origin %s: %w", c.name(), ErrTimeout), Timeout: true, Connected: true})
 	}
 }
 

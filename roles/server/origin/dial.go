@@ -144,7 +144,7 @@ func (d *dial) open(addr netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	c := &Conn{pool: p, server: x.Server, addr: addr, name: x.name(), fd: fd, state: connecting, dial: d}
+	c := &Conn{pool: p, server: x.Server, addr: addr, fd: fd, state: connecting, dial: d}
 	c.limit.Init(p.loop, c.expired)
 	if err := p.loop.Watch(&c.watch, fd, eventloop.Readable|eventloop.Writable|eventloop.Hangup|eventloop.Edge, c); err != nil {
 		sock.Close(fd)

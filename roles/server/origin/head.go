@@ -43,7 +43,7 @@ func (c *Conn) processHead() bool {
 			return false
 		}
 	}
-	c.fail(Failure{Err: fmt.Errorf("origin %s: more than %d interim responses", c.name, maxInterim), Connected: true})
+	c.fail(Failure{Err: fmt.Errorf("origin %s: more than %d interim responses", c.name(), maxInterim), Connected: true})
 	return false
 }
 
@@ -70,7 +70,7 @@ func (c *Conn) parseHead(b []byte) error {
 // malformed ends an exchange with an origin that does not speak HTTP.
 func (c *Conn) malformed(what string, err error) {
 	c.pool.stats.Malformed()
-	c.fail(Failure{Err: fmt.Errorf("origin %s: malformed %s: %w", c.name, what, err), Connected: true})
+	c.fail(Failure{Err: fmt.Errorf("origin %s: malformed %s: %w", c.name(), what, err), Connected: true})
 }
 
 // headMissing deals with a head that is not complete yet. It reports whether

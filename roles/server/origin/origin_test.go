@@ -13,6 +13,7 @@ import (
 
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/http1"
+	"trafficd/roles/server/remap"
 )
 
 func TestEveryFramingIsReadToItsEnd(t *testing.T) {
@@ -237,6 +238,30 @@ func TestAStaleConnectionIsReportedAsSuch(t *testing.T) {
 	if q.failure == nil || !q.failure.Idle || !q.failure.Connected || q.failure.BodyTaken {
 		t.Errorf("got %+v", q.failure)
 	}
+}
+
+// A connection that is used again is called by whose request it carries now.
+func TestAFailureNamesTheOriginOfItsOwnRequest(t *testing.T) {
+	r := newRig(t, nil)
+	addr := serve(t, func(p *peer) {
+		p.request()
+		p.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		p.request()
+		p.say("nonsense\r\n\r\n")
+		p.stay()
+	})
+	r.get(addr).start().wait()
+	q := r.get(addr)
+	q.Origin = &remap.Origin{Name: "group:other", Group: "other"}
+	q.start().wait()
+	if q.failure == nil || !strings.Contains(q.failure.Err.Error(), "origin group:other ("+addr+")") {
+		t.Errorf("got %+v", q.failure)
+	}
+	r.on(func() {
+		if r.reused != 1 {
+			t.Error("the connection was not used again")
+		}
+	})
 }
 
 func TestOnceAvoidsAConnectionThatWasIdleForLong(t *testing.T) {

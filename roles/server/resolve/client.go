@@ -76,7 +76,7 @@ func (c *client) both(ctx context.Context, cf *conf, name string) (Answer, error
 		prefer(a.Addrs)
 		return a, nil
 	case len(errs) > 0:
-		return a, errors.Join(errs...)
+		return a, OneLine(errs)
 	}
 	return a, &NotFoundError{Host: name, TTL: max(ttl, 0)}
 }
