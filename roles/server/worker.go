@@ -109,6 +109,7 @@ func (w *worker) configure(c *config.Config) {
 		Total:    c.Timeouts.OriginTotal,
 		Idle:     c.Timeouts.OriginIdle,
 		MaxIdle:  c.Origin.MaxIdle,
+		Untaken:  c.Limits.Untaken,
 		Bound:    c.Origin.MaxConnections,
 		Head:     head,
 	})

@@ -180,7 +180,7 @@ var table = []Setting{
 		Help:  "least rate at which a client takes a response, on average over timeouts.client_write of waiting for it",
 		field: func(c *Config) any { return &c.Limits.MinSendRate }},
 	{Name: "limits.untaken", Kind: Size, Unit: "bytes", Default: "64MiB", Min: 64 * kib, Max: 1 << 40, Zero: "no limit", Reloadable: true,
-		Help:  "bytes of responses that may lie in the kernel for each event loop, untaken by clients that are waited for, before all of them are given little at a time",
+		Help:  "bytes of responses that may lie in the kernel for each event loop, untaken by clients that are waited for, before all of them are given little at a time; and as many of what origins have sent for them",
 		field: func(c *Config) any { return &c.Limits.Untaken }},
 	{Name: "limits.body_buffer", Kind: Size, Unit: "bytes", Default: "64KiB", Min: 4 * kib, Max: 64 * mib, Reloadable: true,
 		Help:  "most bytes of a body held for one connection before its sender is made to wait",

@@ -36,8 +36,7 @@ func (c *Conn) processPlain() bool {
 func (c *Conn) give(src []byte) int {
 	space := c.sink.Space()
 	if len(space) == 0 {
-		c.paused = true
-		c.clientsTurn()
+		c.pause()
 		return 0
 	}
 	n := copy(space, src)
@@ -51,8 +50,7 @@ func (c *Conn) processChunks() bool {
 	for c.inLo < c.inHi {
 		space := c.sink.Space()
 		if len(space) == 0 {
-			c.paused = true
-			c.clientsTurn()
+			c.pause()
 			return false
 		}
 		in := c.pool.arena.Bytes(c.in)[c.inLo:c.inHi]

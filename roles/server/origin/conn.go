@@ -76,6 +76,8 @@ type Conn struct {
 	chunks     http1.Chunked
 	sink       Sink
 	paused     bool // the sink had no space
+	untaken    int  // bytes in the kernel for a sink without space, when that was last looked at
+	little     bool // the origin is told to send little at a time; an inherited one may have been
 	eof        bool
 	hangup     bool // the end is in the socket, behind what is to be read
 	rest       bool // the socket may hold more than was received
@@ -285,6 +287,7 @@ func (c *Conn) close() {
 	}
 	c.state = closed
 	c.limit.Stop()
+	c.weigh()
 	c.entry.Close(c.pool.book)
 	c.release()
 	c.pool.arena.Put(c.in)

@@ -25,6 +25,7 @@ type Limits struct {
 	Idle     time.Duration // how long a connection waits in the pool
 	MaxIdle  int           // connections that wait, for each server
 	Bound    int           // connections to a server over all loops, as its Door has it; 0: no bound
+	Untaken  int64         // bytes that may lie in the kernel for clients that take none before origins send little at a time; 0: no limit
 	Head     http1.Limits  // of response heads
 }
 
@@ -38,7 +39,8 @@ type Pool struct {
 	stats    Stats
 	limits   Limits
 
-	idle map[address]*idleList
+	idle    map[address]*idleList
+	untaken int64 // the sum of Conn.untaken
 }
 
 // address is what connections are alike by.

@@ -21,6 +21,7 @@ func (c *Conn) readable() {
 		return
 	}
 	c.reading, c.rest = true, true
+	c.fit()
 	x := c.x
 	more := true
 	if c.inLo < c.inHi {
@@ -36,6 +37,7 @@ func (c *Conn) readable() {
 	if x != nil && x.active && x.conn == c {
 		x.Handler.OriginProgress()
 	}
+	c.weigh()
 }
 
 // receive makes one call to the socket and works through what came. It reports
@@ -74,8 +76,7 @@ func (c *Conn) receive() bool {
 func (c *Conn) receiveDirect() bool {
 	space := c.sink.Space()
 	if len(space) == 0 {
-		c.paused = true
-		c.clientsTurn()
+		c.pause()
 		return false
 	}
 	if c.framing == http1.Length && int64(len(space)) > c.left {

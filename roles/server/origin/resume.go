@@ -26,7 +26,7 @@ func (p *Pool) Resume(fd int, slot *queue.Slot, at queue.Progress, x *Exchange) 
 		x.Origin = &remap.Origin{Name: sock.Peer(fd).String()}
 	}
 	x.Peer = sock.Peer(fd)
-	c := &Conn{pool: p, fd: fd, state: r.state, inherited: true, rx: at.Consumed, tx: at.Written}
+	c := &Conn{pool: p, fd: fd, state: r.state, inherited: true, little: true, rx: at.Consumed, tx: at.Written}
 	if err := c.restore(&r); err != nil {
 		return nil, err
 	}

@@ -31,6 +31,7 @@ func (c *Conn) begin(head []byte) {
 		c.endBy = c.pool.loop.Now() + int64(total)
 	}
 	c.await(c.pool.limits.Body)
+	c.fit()
 	c.note(custody.StepRequest)
 	if c.pool.book != nil && (!c.entry.Kept() || x.Token == custody.Name{}) {
 		x.Handler.OriginUnkept()

@@ -201,6 +201,37 @@ func LimitUnsent(fd, n int) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, n)
 }
 
+// Unread is how many bytes have come that were not received yet (SIOCINQ, tcp(7)).
+func Unread(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// rcvbufLock is SOCK_RCVBUF_LOCK of <linux/socket.h>.
+const rcvbufLock = 2
+
+// LimitWindow has the other end send no more than n bytes that were not received yet (TCP_WINDOW_CLAMP, tcp(7)), once it has
+// used up what it was allowed before. The buffer is locked as large as it is (SO_BUF_LOCK, Linux 5.14): as it grows
+// the kernel would widen the window with it. To make it smaller would drop what is on its way.
+func LimitWindow(fd, n int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, rcvbufLock)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, n)
+}
+
+// FreeWindow takes that back. A small buffer is made twice as large first: the kernel lets it grow only when more comes in a
+// round trip than ever before, which is as much as it holds.
+func FreeWindow(fd int) {
+	const small = 256 << 10
+	if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil && n <= small {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, n)
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, 0)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, 1<<30) // the largest that TCP can say (RFC 7323 §2.3)
+}
+
 // KeepAlive has the kernel find out when the other end of a long-lived TCP
 // connection is no more.
 func KeepAlive(fd int) {

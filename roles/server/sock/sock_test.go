@@ -110,3 +110,62 @@ func await(t *testing.T, fd int, events int16) {
 		}
 	}
 }
+
+// A sender has as much on its way as its receiver's window allows, and little when that is limited, however large it had grown.
+func TestAWindowIsLimitedAndFreedAgain(t *testing.T) {
+	const little, between = 64 << 10, 96 << 10
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	from, err := Connect(netip.MustParseAddrPort(ln.Addr().String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer Close(from)
+	f, err := ln.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	await(t, int(f.Fd()), unix.POLLIN)
+	to, _, errno := Accept(int(f.Fd()))
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	defer Close(to)
+	buf := make([]byte, 1<<20)
+	fill := func() int {
+		for {
+			if _, errno := Send(from, buf); errno == Again {
+				return Unread(to)
+			} else if errno != 0 {
+				t.Fatal(errno)
+			}
+		}
+	}
+	stream := func(most int) { // until all is taken, or so much
+		for n := 0; n < most; {
+			m, errno := Recv(to, buf)
+			if errno == Again {
+				return
+			}
+			if n += m; errno != 0 {
+				t.Fatal(errno)
+			}
+			fill()
+		}
+	}
+	stream(64 << 20)
+	wide := fill()
+	LimitWindow(to, little)
+	stream(64 << 20)
+	narrow := fill()
+	FreeWindow(to)
+	stream(64 << 20)
+	again := fill()
+	if narrow > between || wide <= between || again <= between {
+		t.Errorf("untaken: %d bytes, with a limit of %d %d, and %d when it is taken away", wide, little, narrow, again)
+	}
+}
