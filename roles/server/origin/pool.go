@@ -187,7 +187,7 @@ func (p *Pool) room(c *Conn) bool {
 	if l == nil {
 		return true
 	}
-	if !l.has(c.addr) {
+	if !l.literal && (p.loop.Now() >= l.look || !l.has(c.addr)) {
 		p.follow(l, c.server.Host)
 	}
 	return len(l.conns) < p.limits.MaxIdle && l.has(c.addr)
