@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"testing"
@@ -26,7 +27,8 @@ func deaf(t *testing.T, addr [4]byte, port uint16) {
 	}
 	at := &unix.SockaddrInet4{Addr: addr, Port: int(port)}
 	l := open()
-	if err := unix.Bind(l, at); err != nil {
+	// The port may have connections of an earlier test in TIME-WAIT.
+	if err := errors.Join(unix.SetsockoptInt(l, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(l, at)); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Listen(l, 0); err != nil {
