@@ -409,6 +409,33 @@ func TestStoredPost(t *testing.T) {
 	p.Client().Get("/other").Expect(200, "GET")
 }
 
+// What other unsafe requests change while a POST is under way says nothing of what it brings, unless they change the same.
+func TestStoredPostAmongOthers(t *testing.T) {
+	t.Parallel()
+	for other, stored := range map[string]bool{"/elsewhere": true, "/same": false} {
+		t.Run(other, func(t *testing.T) {
+			t.Parallel()
+			gate := harness.NewGate()
+			p, o := proxy(t, map[string]harness.Handler{"": func(e *harness.Exchange) {
+				if e.Method == "POST" {
+					gate.Wait(e)
+				}
+				e.Reply(200, e.Method, freshLong, "Content-Location: "+e.Target)
+			}})
+			post := p.Client().Dial().Send(harness.Request("POST", "/same", "1"))
+			o.WaitCount("/same", 1)
+			p.Client().Do("DELETE", other, "").Expect(200, "DELETE")
+			gate.Open()
+			post.Read("POST").Expect(200, "POST")
+			want := "GET"
+			if stored {
+				want = "POST"
+			}
+			p.Client().Get("/same").Expect(200, want)
+		})
+	}
+}
+
 // RFC 9111 section 5.2.2.7: the one who asked gets the fields that others must not have, those who wait with it
 // or come later do not.
 func TestPrivateFields(t *testing.T) {

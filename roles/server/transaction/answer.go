@@ -261,7 +261,7 @@ func (f *fetch) keepLines(lines []byte) []byte {
 
 // invalidate drops what an unsafe request has made wrong (RFC 9111 §4.4). What it brings itself is the newest there is.
 func (f *fetch) invalidate(t *Transaction, r *http1.Response, head []byte) {
-	if s := f.env.Store; s.Sequence() == f.born {
+	if !f.outrun(t) {
 		defer f.bear()
 	}
 	host := t.req.Host.In(t.head)
