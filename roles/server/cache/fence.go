@@ -7,9 +7,10 @@ import (
 
 // A purge has to win against what is on its way: a response that was asked for before it and comes after it. So each
 // purge puts up a fence, and what is about to become findable is compared with the fences that were put up since
-// its request was sent (Meta.Born). A fence is a number in a slot, which depends on what is purged. Slots are shared:
-// now and then a response is not stored although no purge was meant for it, and never the other way round. What an unsafe
-// request has changed (RFC 9111 §4.4) is purged like that, too (Outdate); since those can be many, so are the slots.
+// its request was sent (Meta.Born). A fence is a number beside the hash of what is purged, in one of the places of a set. Who needs a
+// place in a full set takes the oldest, and what was asked for before that one is not stored: so now and then, when very many
+// are purged while it is on its way, a response is not stored although no purge was meant for it, and never the other way round. What an
+// unsafe request has changed (RFC 9111 §4.4) is purged like that, too (Outdate).
 //
 // A prefix has no slot, since a response has too many of them. The last few are listed, and what is older than the
 // oldest of them is not stored.
@@ -24,7 +25,7 @@ type fenceBook struct {
 	_      [16]byte
 
 	prefixes [fencePrefixes]prefixFence
-	slots    [fenceSlots]atomic.Uint64
+	sets     [fenceSets]fenceSet
 	swept    [maxSwept]sweepEntry
 }
 
@@ -36,7 +37,8 @@ type prefixFence struct {
 
 const (
 	fencePrefixes = 64
-	fenceSlots    = 8 << 10
+	fenceSets     = 512
+	fenceWays     = 7
 	fenceSize     = uint64(unsafe.Sizeof(fenceBook{}))
 )
 
@@ -56,8 +58,57 @@ func (s *Store) hashText(kind byte, text []byte) uint64 {
 	return k.low()
 }
 
-func (s *Store) slot(kind byte, text []byte) *atomic.Uint64 {
-	return &s.fences.slots[s.hashText(kind, text)%fenceSlots]
+// fenceSet holds the fences of texts with like hashes.
+type fenceSet struct {
+	floor  atomic.Uint64 // the newest that had to give up its place
+	serial [fenceWays]atomic.Uint64
+	hash   [fenceWays]atomic.Uint64
+	_      uint64
+}
+
+// put has a text's fence be serial. The caller holds Store.fencing.
+func (f *fenceSet) put(hash, serial uint64) {
+	way := 0
+	for i := range f.serial {
+		if f.hash[i].Load() == hash {
+			way = i
+			break
+		}
+		if f.serial[i].Load() < f.serial[way].Load() {
+			way = i
+		}
+	}
+	if f.hash[way].Load() != hash {
+		// A reader who misses the old fence finds the floor, which it looks at last.
+		f.floor.Store(max(f.floor.Load(), f.serial[way].Load()))
+		killpoint()
+		f.serial[way].Store(0)
+		killpoint()
+		f.hash[way].Store(hash)
+		killpoint()
+	}
+	f.serial[way].Store(serial)
+	killpoint()
+}
+
+// after tells whether there is, or may have been, a fence of a text that was put up after born.
+func (f *fenceSet) after(born, hash uint64) bool {
+	for i := range f.serial {
+		if f.serial[i].Load() > born && f.hash[i].Load() == hash {
+			return true
+		}
+	}
+	return f.floor.Load() > born
+}
+
+func (s *Store) bar(kind byte, text []byte, serial uint64) {
+	h := s.hashText(kind, text)
+	s.fences.sets[h%fenceSets].put(h, serial)
+}
+
+func (s *Store) barred(kind byte, text []byte, born uint64) bool {
+	h := s.hashText(kind, text)
+	return s.fences.sets[h%fenceSets].after(born, h)
 }
 
 // Sequence is the number of purges so far. Whoever sends a request whose response may be stored notes it before, for
@@ -72,14 +123,12 @@ func (s *Store) putUp(p *Purge) {
 	serial := b.serial.Add(1)
 	killpoint()
 	for _, t := range p.Tags {
-		s.slot(textTag, t).Store(serial)
-		killpoint()
+		s.bar(textTag, t, serial)
 		b.tagged.Store(serial)
 		killpoint()
 	}
 	if p.URI != nil {
-		s.slot(textURI, p.URI).Store(serial)
-		killpoint()
+		s.bar(textURI, p.URI, serial)
 	}
 	if p.Prefix != nil {
 		b.spread.Store(serial)
@@ -106,7 +155,7 @@ func (s *Store) Outrun(born uint64, uri, head []byte) bool {
 	if b.serial.Load() <= born {
 		return false
 	}
-	if s.slot(textURI, uri).Load() > born {
+	if s.barred(textURI, uri, born) {
 		return true
 	}
 	if b.spread.Load() > born && s.outrunByPrefix(born, uri) {
@@ -115,7 +164,7 @@ func (s *Store) Outrun(born uint64, uri, head []byte) bool {
 	if b.tagged.Load() <= born {
 		return false
 	}
-	return head == nil || s.opts.Tags != nil && s.opts.Tags(head, func(tag []byte) bool { return s.slot(textTag, tag).Load() > born })
+	return head == nil || s.opts.Tags != nil && s.opts.Tags(head, func(tag []byte) bool { return s.barred(textTag, tag, born) })
 }
 
 func (s *Store) outrunByPrefix(born uint64, uri []byte) bool {

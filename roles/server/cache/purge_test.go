@@ -361,6 +361,31 @@ func TestPurgeAmongLoops(t *testing.T) {
 	}
 }
 
+// TestFencesAreNotShared: what is on its way is refused for its own fence, and not for those of others, as long as there is room for
+// them; and when there is not, it is refused rather than stored.
+func TestFencesAreNotShared(t *testing.T) {
+	s := taggedStore(t)
+	before := s.Sequence()
+	for n := range fenceSets {
+		s.Outdate(fmt.Appendf(nil, "h/other/%d", n))
+	}
+	for n := range 50 {
+		if err := put(t, s, fmt.Sprintf("h/mine/%d", n), "", "", before); err != nil {
+			t.Errorf("after %d fences of others: %v", fenceSets, err)
+		}
+	}
+	s.Outdate([]byte("h/a"))
+	for n := range 20 * fenceSets {
+		s.Outdate(fmt.Appendf(nil, "h/more/%d", n))
+	}
+	if err := put(t, s, "h/a", "", "", before); !errors.Is(err, ErrPurged) {
+		t.Errorf("its own fence has had to make way: got %v", err)
+	}
+	if err := put(t, s, "h/a", "", "", s.Sequence()); err != nil {
+		t.Errorf("what was asked for after all of them: %v", err)
+	}
+}
+
 // TestOutdate: what was asked for before is refused, of that URI only, and what is stored stays.
 func TestOutdate(t *testing.T) {
 	s := taggedStore(t)
