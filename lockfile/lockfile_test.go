@@ -450,25 +450,12 @@ func TestHolderInAnotherPIDNamespace(t *testing.T) {
 func TestTextCannotBeWritten(t *testing.T) {
 	path := lockPath(t)
 	os.WriteFile(path, []byte("4711\n"), 0o644)
-	var old unix.Rlimit
-	if err := unix.Prlimit(0, unix.RLIMIT_FSIZE, nil, &old); err != nil {
-		t.Fatal(err)
-	}
-	// The kernel refuses to write beyond the limit and sends SIGXFSZ, which Go ignores by handling it.
-	if err := unix.Prlimit(0, unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 0, Max: old.Max}, nil); err != nil {
-		t.Fatal(err)
-	}
-	l, err := Acquire(path)
-	unix.Prlimit(0, unix.RLIMIT_FSIZE, &old, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Release()
-	if l.TextError() == nil {
-		t.Error("TextError = nil although nothing could be written")
+	c := start(t, "full", path)
+	if got := c.says(t); got != "held, text error true" {
+		t.Fatalf("it says %q", got)
 	}
 	if fi, err := os.Stat(path); err != nil || fi.Size() != 0 {
 		t.Errorf("the previous holder's text is still there: %v, %v", fi, err)
 	}
-	wantHolder(t, path, os.Getpid())
+	wantHolder(t, path, c.Process.Pid)
 }

@@ -21,6 +21,8 @@ func TestMain(m *testing.M) {
 		roleHold()
 	case "race":
 		roleRace()
+	case "full":
+		roleFull()
 	}
 }
 
@@ -47,6 +49,23 @@ func roleRace() {
 	}
 	fmt.Println("won")
 	unix.Pause()
+}
+
+// roleFull takes the lock where nothing can be written to a file, says whether that was noticed, and holds it until its
+// input ends. The limit is of the whole process, so this is not one that has a test log to write.
+func roleFull() {
+	// The kernel refuses to write beyond the limit and sends SIGXFSZ, which Go ignores by handling it.
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{}); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	l, err := Acquire(os.Args[1])
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("held, text error", l.TextError() != nil)
+	io.Copy(io.Discard, os.Stdin)
 }
 
 // child is a process of the tests. It is killed and reaped when the test ends.
