@@ -92,7 +92,7 @@ func writeByte(t *testing.T, fd int, b byte) {
 func readByte(t *testing.T, c net.Conn) byte {
 	t.Helper()
 	var b [1]byte
-	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	c.SetReadDeadline(time.Now().Add(patience))
 	if _, err := c.Read(b[:]); err != nil {
 		t.Fatal(err)
 	}

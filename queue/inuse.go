@@ -22,6 +22,9 @@ type InUseError struct {
 	// Holder says who listens there, as far as this process may see it:
 	// `pid 123 (nginx)`, `a process of uid 33`, or empty.
 	Holder string
+	// Alive says that the holder is a process that was seen to live, or another user's. Otherwise it may be one of ours that was killed: the
+	// kernel closes its sockets last of all, when its memory has been torn down.
+	Alive bool
 }
 
 // Error implements error.
@@ -38,7 +41,8 @@ func (e *InUseError) Unwrap() error { return unix.EADDRINUSE }
 func bindError(e endpoint, err error) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return &InUseError{Addr: e.String(), Holder: findHolder(e)}
+		holder, alive := findHolder(e)
+		return &InUseError{Addr: e.String(), Holder: holder, Alive: alive}
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("listen on %s: %w (a port below net.ipv4.ip_unprivileged_port_start needs CAP_NET_BIND_SERVICE)", e, err)
 	case errors.Is(err, unix.EADDRNOTAVAIL):
@@ -54,9 +58,8 @@ type listenRow struct {
 	inode string
 }
 
-// findHolder is for the error message only: best effort, and silent when
-// /proc is not there or hides other users' processes.
-func findHolder(e endpoint) string {
+// findHolder is best effort, and silent when /proc is not there or hides other users' processes.
+func findHolder(e endpoint) (holder string, alive bool) {
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		text, err := os.ReadFile(table)
 		if err != nil {
@@ -67,12 +70,12 @@ func findHolder(e endpoint) string {
 				continue
 			}
 			if pid, name := findInode(row.inode); pid != "" {
-				return fmt.Sprintf("pid %s (%s)", pid, name)
+				return fmt.Sprintf("pid %s (%s)", pid, name), true
 			}
-			return "a process of uid " + row.uid
+			return "a process of uid " + row.uid, row.uid != strconv.Itoa(os.Geteuid())
 		}
 	}
-	return ""
+	return "", false
 }
 
 // collides: same port, and the same address or a wildcard on either side.
@@ -122,7 +125,7 @@ func parseHexAddr(s string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(ip.Unmap(), uint16(port)), ok
 }
 
-// findInode looks for the process that has socket:[inode] open.
+// findInode looks for a process that has socket:[inode] open, and is not about to close it.
 func findInode(inode string) (pid, name string) {
 	want := "socket:[" + inode + "]"
 	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
@@ -131,8 +134,27 @@ func findInode(inode string) (pid, name string) {
 			continue
 		}
 		pid = strings.Split(link, "/")[2]
+		if stat, err := os.ReadFile("/proc/" + pid + "/stat"); err != nil || dies(stat) {
+			continue
+		}
 		comm, _ := os.ReadFile("/proc/" + pid + "/comm")
 		return pid, strings.TrimSpace(string(comm))
 	}
 	return "", ""
+}
+
+// dies tells from /proc/PID/stat (proc(5)) whether the process was killed, or ends already.
+func dies(stat []byte) bool {
+	const (
+		flags   = 9 - 3 // by the manual's numbers, behind pid and name
+		signal  = 31 - 3
+		exiting = 0x4 // PF_EXITING
+	)
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(f) <= signal {
+		return false
+	}
+	state, _ := strconv.ParseUint(f[flags], 10, 64)
+	pending, _ := strconv.ParseUint(f[signal], 10, 64)
+	return state&exiting != 0 || pending&(1<<(unix.SIGKILL-1)) != 0
 }

@@ -137,7 +137,7 @@ func endKeeper(t testing.TB, s Sender) {
 		return
 	}
 	_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-	if _, err := pollFor([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10*time.Second, false); err != nil {
+	if _, err := pollFor([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, patience, false); err != nil {
 		t.Error(err)
 	}
 }
@@ -580,7 +580,7 @@ func TestReceiverThatTakesOverFromADeadOne(t *testing.T) {
 	}
 	p := startKeptInto(t, in, out, 7, 1200)
 	p.kill()
-	first, err := ReceiveCustody(int(out.Fd()), CustodyOptions{Timeout: 10 * time.Second})
+	first, err := ReceiveCustody(int(out.Fd()), CustodyOptions{Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}

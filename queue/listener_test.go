@@ -118,10 +118,87 @@ func TestAddressInUseNamesAddressAndHolder(t *testing.T) {
 		if inUse.Addr != name || !strings.Contains(err.Error(), name) {
 			t.Errorf("error %q does not name %s", err, name)
 		}
-		if want := fmt.Sprintf("pid %d (", os.Getpid()); !strings.Contains(inUse.Holder, want) {
-			t.Errorf("holder %q, want %q", inUse.Holder, want)
+		if want := fmt.Sprintf("pid %d (", os.Getpid()); !strings.Contains(inUse.Holder, want) || !inUse.Alive {
+			t.Errorf("holder %q, alive %v; want %q, alive", inUse.Holder, inUse.Alive, want)
 		}
 	}
+}
+
+// Whose processes cannot be seen is not waited for.
+func TestAddressInUseByAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be another user")
+	}
+	l := mustBind(t, "127.0.0.1:0", 16)
+	if err := unix.Fchown(l.FD(), 65534, 65534); err != nil { // what the kernel shows as the socket's user
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	defer inFlight(t, l)()
+	var inUse *InUseError
+	if _, err := Bind(addr, 16); !errors.As(err, &inUse) || !inUse.Alive || inUse.Holder != "a process of uid 65534" {
+		t.Errorf("Bind(%s) = %v, %+v, want an InUseError with the other user as a holder that lives", addr, err, inUse)
+	}
+}
+
+// What is on its way from one process to another no process has, as the sockets of one that is nearly gone.
+func TestAddressInUseByNobody(t *testing.T) {
+	l := mustBind(t, "127.0.0.1:0", 16)
+	addr := l.Addr().String()
+	defer inFlight(t, l)()
+	var inUse *InUseError
+	if _, err := Bind(addr, 16); !errors.As(err, &inUse) || inUse.Alive || inUse.Holder == "" {
+		t.Errorf("Bind(%s) = %v, %+v, want an InUseError with a holder that is not seen to live", addr, err, inUse)
+	}
+}
+
+// inFlight closes l when it is on its way to another process.
+func inFlight(t *testing.T, l *Listener) (release func()) {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Sendmsg(pair[0], []byte("x"), unix.UnixRights(l.FD()), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	return func() {
+		unix.Close(pair[0])
+		unix.Close(pair[1])
+	}
+}
+
+func TestDies(t *testing.T) {
+	// Fields 3 to 31 of proc(5), of which 9 are the flags and 31 the pending signals.
+	stat := func(flags, pending int) []byte {
+		return fmt.Appendf(nil, "7 (a) b) S 1 1 1 0 -1 %d %s%d 0 0\n", flags, strings.Repeat("0 ", 21), pending)
+	}
+	for _, c := range []struct {
+		stat []byte
+		want bool
+	}{
+		{stat(0x400040, 0), false}, {stat(0x400044, 0), true}, {stat(0x40, 1<<8), true}, {stat(0x40, 1<<14), false}, {nil, false},
+	} {
+		if got := dies(c.stat); got != c.want {
+			t.Errorf("dies(%q) = %v, want %v", c.stat, got, c.want)
+		}
+	}
+	own, err := os.ReadFile("/proc/self/stat")
+	if err != nil || dies(own) {
+		t.Errorf("this process dies: %q, %v", own, err)
+	}
+}
+
+func FuzzDies(f *testing.F) {
+	f.Add([]byte("7 (a) b) S 1 1 1 0 -1 4 0"))
+	f.Add([]byte(") S (7"))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, stat []byte) {
+		if dies(stat) && len(strings.Fields(string(stat))) < 29 {
+			t.Errorf("%q tells too little to say so", stat)
+		}
+	})
 }
 
 func TestBindElsewhere(t *testing.T) {

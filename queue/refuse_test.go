@@ -17,7 +17,7 @@ func refused(t *testing.T, r *Refuser) (client *net.TCPConn) {
 	l := mustBind(t, "127.0.0.1:0", 16)
 	c := dial(t, l)
 	r.Refuse(mustAccept(t, l))
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	return c.(*net.TCPConn)
 }
 
@@ -40,7 +40,7 @@ func answerTo(t *testing.T, c net.Conn, method string) (*http.Response, string) 
 }
 
 func TestRefusedClientReadsAnHonestAnswer(t *testing.T) {
-	r := NewRefuser(RefuserOptions{RetryAfter: 1500 * time.Millisecond, Linger: 10 * time.Second, Body: "later\n"})
+	r := NewRefuser(RefuserOptions{RetryAfter: 1500 * time.Millisecond, Linger: time.Hour, Body: "later\n"})
 	defer r.Close()
 	for method, want := range map[string]string{"GET": "later\n", "POST": "later\n", "HEAD": ""} {
 		c := refused(t, r)
@@ -58,7 +58,7 @@ func TestRefusedClientReadsAnHonestAnswer(t *testing.T) {
 
 // A client in the middle of an upload must not be reset before it has read.
 func TestUploadIsReadToTheEndOrBound(t *testing.T) {
-	r := NewRefuser(RefuserOptions{Linger: 10 * time.Second})
+	r := NewRefuser(RefuserOptions{Linger: time.Hour})
 	defer r.Close()
 	c := refused(t, r)
 	body := strings.Repeat("x", 512<<10)
