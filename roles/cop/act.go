@@ -8,6 +8,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"trafficd/roles/internal/exitcode"
+	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
 )
@@ -25,13 +26,21 @@ func (c *cop) act(at sight) {
 	case replace:
 		c.noManager(at)
 		c.replace()
-	case killManager:
-		c.kill(&c.manager, supervise.Unhealthy, "heartbeat failed and no progress", health)
+	case killManager: // a TERM it would read, if it came round, as the end of the instance
+		c.kill(&c.manager, supervise.Unhealthy, "heartbeat failed and no progress", health.Unread())
 	case abortManager:
-		c.kill(&c.manager, supervise.StartFailed, "not ready within its start deadline", health)
+		c.kill(&c.manager, supervise.StartFailed, "not ready within its start deadline", health.Unread())
 	case killServer:
-		c.kill(&c.server, supervise.Unhealthy, "heartbeat failed and a loop made no progress", health)
+		c.kill(&c.server, supervise.Unhealthy, "heartbeat failed and a loop made no progress", c.forServer(health))
 	}
+}
+
+// forServer is how a server is made to go, which depends on what it loses by a kill.
+func (c *cop) forServer(e supervise.Escalation) supervise.Escalation {
+	if _, custody := c.heritage.Get(heritage.Journal); custody {
+		return e.Unread()
+	}
+	return e
 }
 
 // noManager says that there is none. It is as it should be until there has been one.
@@ -66,7 +75,7 @@ func (c *cop) replace() {
 			}
 		}
 	}
-	c.killThen(&c.server, supervise.Orphaned, "manager not running", supervise.Escalation{Grace: c.cfg.Health.KillGrace}, next)
+	c.killThen(&c.server, supervise.Orphaned, "manager not running", c.forServer(supervise.Escalation{Grace: c.cfg.Health.KillGrace}), next)
 	c.wg.Go(func() {
 		t := time.NewTimer(replaceLimit)
 		defer t.Stop()

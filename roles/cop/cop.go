@@ -69,6 +69,11 @@ func explain(err error) string {
 
 // foreground is a cop's life.
 func foreground(ctx context.Context, o Options) error {
+	// A stop that comes from now on is read when the loop runs. It must not kill a cop that starts where another one was: the manager would
+	// start the next, and nobody would know of the stop.
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(signals)
 	generation := supervise.TakeGeneration()
 	// First of all: descriptors are told by number, and every open could take one.
 	former, resumeErr := resume()
@@ -120,9 +125,6 @@ func foreground(ctx context.Context, o Options) error {
 	log.Info().Str("run_root", root.Dir()).Uint64("generation", generation).Strs("heritage", inherited.Names()).
 		Uint64("descriptor_limit", limit).Msg("cop starts")
 
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
-	defer signal.Stop(signals)
 	b := birth{
 		cfg: cfg, log: log.Logger, heritage: inherited, fresh: fresh,
 		self: proc.Self(), generation: generation, program: program.Of(exe), report: former.report,
@@ -177,7 +179,7 @@ func configure(flags config.Overrides, root runroot.Root, fresh bool) (*config.C
 	cfg, err := load(flags)
 	first := fresh && !served(root)
 	if err == nil && first {
-		err = cfg.CheckDisk()
+		err = cfg.CheckPaths(nil)
 	}
 	if err == nil {
 		return cfg, nil
@@ -298,7 +300,7 @@ func daemonize(ctx context.Context, o Options) error {
 		return exitcode.Errorf(exitcode.TryAgain, "another cop is on duty: %w", &lockfile.HeldError{Path: root.CopLock(), PID: owner.PID})
 	}
 	if !served(root) {
-		if err := cfg.CheckDisk(); err != nil {
+		if err := cfg.CheckPaths(nil); err != nil {
 			return err
 		}
 	}

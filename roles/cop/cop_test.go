@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -469,6 +470,56 @@ func TestSuccessBetweenTwoFailuresForgives(t *testing.T) {
 	}
 	if m.signals() != 0 {
 		t.Error("killed although no two failures came in a row")
+	}
+}
+
+// A manager that comes round and reads a TERM would end the instance; a kill loses nothing.
+func TestWedgedManagerIsNotAsked(t *testing.T) {
+	w := newWorld(t, withStats)
+	m, _ := w.up()
+	w.answers(supervise.Manager, deaf)
+	w.until("kill", func() bool { w.pass(5 * time.Second); return m.signals() == 1 })
+	if e := m.terms[0]; e.Grace != 0 || e.Core == int(syscall.SIGQUIT) {
+		t.Errorf("%v until TERM is over, then signal %d", e.Grace, e.Core)
+	}
+}
+
+// A server that is stuck may come round at any time. With custody it loses nothing by a kill, and everything by a stop.
+func TestWedgedServerIsNotAsked(t *testing.T) {
+	for _, custody := range []bool{false, true} {
+		w := newWorld(t, withStats)
+		_, s := w.up()
+		if custody {
+			fd, _ := w.c.heritage.Get(heritage.Stats) // any will do
+			if err := w.c.heritage.PutDup(heritage.Journal, fd); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.answers(supervise.Server, deaf)
+		w.until("kill", func() bool { w.pass(5 * time.Second); return s.signals() == 1 })
+		e := s.terms[0]
+		if asked := e.Grace != 0; asked == custody || e.Core == int(syscall.SIGQUIT) {
+			t.Errorf("custody %v: %v until TERM is over, then signal %d", custody, e.Grace, e.Core)
+		}
+	}
+}
+
+// Nor is one that works, when the manager has died and the next one is to start with another server.
+func TestServerWithoutAManagerIsNotAsked(t *testing.T) {
+	for _, custody := range []bool{false, true} {
+		w := newWorld(t, withStats, withConfig(func(c *config.Config) { c.Supervision.OnManagerDeath = config.Restart }))
+		m, s := w.up()
+		if custody {
+			fd, _ := w.c.heritage.Get(heritage.Stats)
+			if err := w.c.heritage.PutDup(heritage.Journal, fd); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.die(killed9)
+		w.until("kill", func() bool { return s.signals() == 1 })
+		if asked := s.terms[0].Grace != 0; asked == custody {
+			t.Errorf("custody %v: %v until TERM is over", custody, s.terms[0].Grace)
+		}
 	}
 }
 
@@ -997,4 +1048,35 @@ func TestGuardEndsWithTheLoop(t *testing.T) {
 	over := make(chan struct{})
 	close(over)
 	p.guard(nil, over, func() { t.Error("stalled") })
+}
+
+// That a process is killed for its health stands in shared memory before it is signalled: its other supervisor may see it dead
+// while this loop has not gone on.
+func TestKillIsNotedBeforeTheSignal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, withStats)
+		_, server := w.up()
+		w.answers(supervise.Server, deaf)
+		w.pass(w.c.cfg.Health.Interval) // the first strike
+		w.mu.Lock()
+		w.now = w.now.Add(w.c.cfg.Health.Interval)
+		w.mu.Unlock()
+		w.c.manager.probed = w.clock() // the server alone is asked, so that what comes next is about it
+		w.c.turn()
+		(<-w.c.events)() // the second
+		w.c.turn()
+		note := <-w.c.events // what the gate has decided
+		synctest.Wait()
+		if n := server.signals(); n != 0 {
+			t.Errorf("%d signals before the kill is noted", n)
+		}
+		note()
+		if got := w.region.Role(stats.RoleServer).Condemned.Load(); got != uint64(server.PID()) {
+			t.Errorf("process %d is noted as killed, want %d", got, server.PID())
+		}
+		synctest.Wait()
+		if n := server.signals(); n != 1 {
+			t.Errorf("%d kills of a server that hangs", n)
+		}
+	})
 }

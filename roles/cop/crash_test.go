@@ -28,7 +28,7 @@ func (w *world) onRecord(s crash.Store, pid int, cond func(crash.Summary) bool) 
 	w.t.Helper()
 	t := time.NewTicker(5 * time.Millisecond)
 	defer t.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		list, err := s.List()
 		if err != nil {

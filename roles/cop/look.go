@@ -132,8 +132,8 @@ func (c *cop) readServer(now time.Time) {
 	if w.p == nil {
 		return
 	}
-	if w.generation == 0 {
-		w.generation = c.bankOf(w)
+	if w.generation == 0 && c.region != nil {
+		w.generation = c.region.GenerationOf(w.p.PID()) // it stands there before the server enters itself in its role's record
 	}
 	r := c.record(w)
 	if r == nil {
@@ -143,20 +143,6 @@ func (c *cop) readServer(now time.Time) {
 	if w.said == stats.Ready {
 		w.enter(supervise.NowReady, now)
 	}
-}
-
-// bankOf is the generation that the manager has started the ward's process as; 0: not known. It stands there before
-// the process enters itself in its role's record.
-func (c *cop) bankOf(w *ward) uint64 {
-	if c.region == nil {
-		return 0
-	}
-	for i := range uint64(stats.Banks) {
-		if pid, _ := c.region.Bank(i).Process(); pid == w.p.PID() {
-			return c.region.Bank(i).Generation()
-		}
-	}
-	return 0
 }
 
 func (c *cop) generationOf(w *ward) uint64 {

@@ -142,7 +142,8 @@ func newCop(ctx context.Context, b birth, e env) *cop {
 	}
 	c.work, c.rest = context.WithCancel(context.WithoutCancel(ctx))
 	c.env.gate.Now = e.now
-	c.env.gate.Report = func(d supervise.Decision) { c.post(func() { c.report(d) }) }
+	// It has run before anybody is signalled: the manager may see the death at once, and looks then what was noted of it.
+	c.env.gate.Report = func(d supervise.Decision) { c.do(func() { c.report(d) }) }
 	c.gate = supervise.NewGate(supervise.KillAll, c.env.gate)
 	c.apply(b.cfg)
 	c.attach()

@@ -2,6 +2,7 @@ package cop
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
@@ -19,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"trafficd/lockfile"
 	"trafficd/proc"
@@ -373,6 +376,33 @@ func (s *scene) end(cop *exec.Cmd) {
 	if m, v := s.pids(); m != 0 || v != 0 {
 		s.t.Errorf("left behind: manager %d, server %d", m, v)
 	}
+}
+
+// A TERM that comes while cop starts is heeded when it has started. This one is held up by a log that nobody reads.
+func TestStopWhileCopStarts(t *testing.T) {
+	s := newScene(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	size, err := unix.FcntlInt(w.Fd(), unix.F_GETPIPE_SZ, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(bytes.Repeat([]byte("\n"), size)); err != nil {
+		t.Fatal(err)
+	}
+	cop := s.command("--foreground")
+	cop.Stderr = w
+	if err := cop.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	s.eventually("cop on duty", func() bool { return s.holder(s.root.CopLock()) == cop.Process.Pid })
+	cop.Process.Signal(syscall.SIGTERM)
+	go s.follow(r)
+	s.end(cop)
 }
 
 func TestInstanceHealsItself(t *testing.T) {

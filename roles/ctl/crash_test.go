@@ -14,13 +14,6 @@ import (
 	"trafficd/roles/internal/exitcode"
 )
 
-// local has the records' times shown in UTC.
-func local(t *testing.T) {
-	old := time.Local
-	time.Local = time.UTC
-	t.Cleanup(func() { time.Local = old })
-}
-
 var crashed = time.Date(2026, 1, 2, 3, 4, 5, 678900000, time.UTC)
 
 // died puts a death with everything on record, and one before it with nothing.
@@ -101,7 +94,6 @@ func TestCrashOfAStandby(t *testing.T) {
 
 // "An operator wants this most when everything is down."
 func TestCrashesWithoutAnInstance(t *testing.T) {
-	local(t)
 	i := newInstance(t)
 	if out, _, err := i.run("crash", "list"); err != nil || out != "no crash is recorded\n" {
 		t.Errorf("%v; %q", err, out)
@@ -199,7 +191,6 @@ func TestCrashesFromTheManager(t *testing.T) {
 
 // A manager that hangs is no obstacle.
 func TestCrashesBesideAHungManager(t *testing.T) {
-	local(t)
 	i := newInstance(t)
 	i.died()
 	i.answers(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })

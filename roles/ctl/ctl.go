@@ -111,8 +111,9 @@ func (s *session) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	if s.ctx.Err() != nil && errors.Is(err, s.ctx.Err()) {
-		return exitcode.With(exitcode.TryAgain, context.Cause(s.ctx))
+	// Who waits himself says that the context is over; net/http gives its cause in place of that.
+	if cause := context.Cause(s.ctx); cause != nil && (errors.Is(err, s.ctx.Err()) || errors.Is(err, cause)) {
+		return exitcode.With(exitcode.TryAgain, cause)
 	}
 	if !errors.Is(err, control.ErrNotRunning) {
 		return err
@@ -275,7 +276,7 @@ func checkCommand(s *session) *cobra.Command {
 			if len(args) == 1 {
 				c, err := config.Load(config.Sources{Flags: config.Overrides{Config: args[0]}})
 				if err == nil {
-					err = c.CheckDisk()
+					err = c.CheckPaths(nil)
 				}
 				if err != nil {
 					return err

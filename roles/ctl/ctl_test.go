@@ -2,7 +2,9 @@ package ctl
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -35,6 +37,7 @@ func TestMain(m *testing.M) {
 		os.Stdin.Read(make([]byte, 1))
 		return
 	}
+	time.Local = time.UTC // records are shown in it; once, since a connection that a story no longer waits for may still read it
 	os.Exit(m.Run())
 }
 
@@ -244,6 +247,37 @@ func TestStopWaits(t *testing.T) {
 	go func() { <-asked }()
 	if _, code, err := i.run("stop", "--now", "--timeout", "30ms"); code != exitcode.TryAgain || !strings.Contains(err.Error(), "not done after 30ms") {
 		t.Errorf("exit code %v, %v", code, err)
+	}
+}
+
+// The manager has agreed just when the time was up: that is not yet the end of the instance.
+func TestTimeoutRightAfterTheAnswer(t *testing.T) {
+	i := newInstance(t)
+	lock, err := lockfile.Acquire(i.root.ServerLock())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Release()
+	over, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	s := &session{root: i.root, ctx: over}
+	if err := s.stopped(true, nil); exitcode.Of(s.explain(err)) != exitcode.TryAgain {
+		t.Errorf("with a server alive: %v", err)
+	}
+}
+
+// A manager that does not answer in time is one to ask again, whichever command asks.
+func TestTimeoutWhileTheManagerIsAsked(t *testing.T) {
+	i := newInstance(t)
+	i.answers(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body) // only then does the context end with the connection
+		<-r.Context().Done()
+	})
+	for _, args := range []string{"status", "stop", "restart server", "drain", "config reload"} {
+		_, code, err := i.run(append(strings.Fields(args), "--timeout", "30ms")...)
+		if code != exitcode.TryAgain || err.Error() != "not done after 30ms" {
+			t.Errorf("%s: exit code %v, %v", args, code, err)
+		}
 	}
 }
 

@@ -22,22 +22,27 @@ func stopCommand(s *session) *cobra.Command {
 	}
 	c.Flags().BoolVar(&now, "now", false, "without finishing what was begun")
 	c.RunE = s.run(func([]string) error {
-		err := s.client.Stop(s.ctx, control.Stop{Now: now})
-		var refused *control.Error
-		var nobody *control.DialError
-		switch {
-		case errors.Is(err, control.ErrNotRunning):
-			if err := s.signalCop(now); err != nil {
-				return err
-			}
-		case errors.As(err, &refused) || errors.As(err, &nobody) || s.ctx.Err() != nil:
-			return err
-		}
-		// A connection that broke instead of bringing an answer is how the end of the
-		// manager may look.
-		return s.poll(func() bool { return len(s.alive()) == 0 })
+		return s.stopped(now, s.client.Stop(s.ctx, control.Stop{Now: now}))
 	})
 	return c
+}
+
+// stopped returns when the instance is gone. asked is what came of asking its manager.
+func (s *session) stopped(now bool, asked error) error {
+	var refused *control.Error
+	var nobody *control.DialError
+	switch {
+	case asked == nil: // the time may be up by now, and the instance alive
+	case errors.Is(asked, control.ErrNotRunning):
+		if err := s.signalCop(now); err != nil {
+			return err
+		}
+	case errors.As(asked, &refused) || errors.As(asked, &nobody) || s.ctx.Err() != nil:
+		return asked
+	}
+	// A connection that broke instead of bringing an answer is how the end of the
+	// manager may look.
+	return s.poll(func() bool { return len(s.alive()) == 0 })
 }
 
 // signalCop asks cop itself to stop, when there is no manager to pass it on.

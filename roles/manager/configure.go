@@ -50,12 +50,12 @@ func (m *manager) reload(then func(reloaded)) {
 	})
 }
 
-// loadAnew reads the configuration. Another path for the cache on disk must be one that can be made; the disk of the one in
-// force may be gone, and everything else be changed all the same.
+// loadAnew reads the configuration. Another path than the one in force must be one that can be used; that one may be gone, and
+// everything else be changed all the same.
 func (m *manager) loadAnew(inForce *config.Config) (*config.Config, error) {
 	cfg, err := m.env.load()
-	if err == nil && cfg.Cache.NamedDisk() != inForce.Cache.NamedDisk() {
-		err = cfg.CheckDisk()
+	if err == nil {
+		err = cfg.CheckPaths(inForce)
 	}
 	if err != nil {
 		return nil, err

@@ -362,7 +362,7 @@ func (m *manager) restart(now bool, answer chan<- restarts) {
 	m.waiters = append(m.waiters, answer)
 	m.clearAlarm()
 	switch n := m.next; {
-	case n == nil:
+	case n == nil, n.asked: // the one after it
 		m.wanted = true
 	case n.told || !m.active.serves():
 		// It is on its way to where it is wanted.

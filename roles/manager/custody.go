@@ -28,6 +28,32 @@ func (e *estate) custody() bool {
 	return !slices.ContainsFunc(custodyNames, func(name string) bool { _, ok := e.set.Get(name); return !ok })
 }
 
+// journal tells the journal of the set from any other, by inode; 0: custody is not in force.
+func (e *estate) journal() uint64 {
+	if !e.custody() {
+		return 0
+	}
+	return journalOf(e.set)
+}
+
+func journalOf(set *heritage.Set) uint64 {
+	fd, ok := set.Get(heritage.Journal)
+	var st unix.Stat_t
+	if !ok || unix.Fstat(fd, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// forsake gives up what belongs to one journal, for that of a server which hands its own back.
+func (e *estate) forsake() error {
+	var errs []error
+	for _, name := range append([]string{heritage.Cache, heritage.AccessLog}, custodyNames...) {
+		errs = append(errs, e.remove(name))
+	}
+	return errors.Join(errs...)
+}
+
 // The pool of each loop, in bytes: what lies in a server's buffers, and what it notes of each
 // connection. Memory that nobody has written costs nothing.
 const (
@@ -213,6 +239,11 @@ func (e *estate) setAside(name string) error {
 		return unix.Close(fd)
 	}
 	return e.former.Put(name, fd)
+}
+
+// reshaped reports whether the present server has a journal that the next one shall not have.
+func (e *estate) reshaped() bool {
+	return e.former != nil && journalOf(e.former) != 0
 }
 
 // settle lets go of what was set aside: the next server is the present one now.

@@ -48,7 +48,7 @@
 //	server → manager   config → the configuration; ready{generation, took, journal} → its turn
 //	                   (the reply is the "go" of package queue); state{state, journal};
 //	                   cause{generation} → {fault}
-//	manager → server   reload, drain{undo}, yield, retire, stop{fast}, heritage, reopen, ping, cache{ask, …},
+//	manager → server   reload, drain{undo}, yield, retire, stop{fast, standby}, heritage, reopen, ping, cache{ask, …},
 //	                   cause{generation, fault}, origins → what it knows of their servers,
 //	                   trouble → what does not work though it serves
 //
@@ -73,7 +73,8 @@
 // that may come before its predecessor's death is seen here: it is let go at once, and the books
 // are kept when the kernel has buried the dead one. The journal's shape, the cache and the
 // listeners are those of the server that serves; another configuration of them comes into force
-// with a planned restart only, and what it replaces is put back if that fails.
+// with a planned restart only, and what it replaces is put back if that fails. A manager that died in the middle of one has
+// left the next what was to be: it takes them from the server that serves.
 //
 // Deaths are known in one place each (recordDeath), with whose doing they were (supervise.Fault).
 // What was killed from outside is replaced at once, up to 20 times the restart budget a minute; what

@@ -62,7 +62,8 @@ type (
 		Undo bool `json:"undo"`
 	}
 	serverStop struct {
-		Fast bool `json:"fast"`
+		Fast    bool `json:"fast"`
+		Standby bool `json:"standby"` // only if it stands by: one that has taken over refuses
 	}
 	copStop struct {
 		Now bool `json:"now"`
@@ -232,12 +233,18 @@ func (m *manager) connected(l line) {
 			return
 		}
 	}
-	// A server met while it drains: an operator may have wanted it so. If not, it goes soon.
-	if !u.child && !u.met && u == m.active && h.State == supervise.Draining.String() {
+	// A server met while it drains: an operator has wanted it so, and it goes on accepting.
+	if !u.child && !u.met && u == m.active && h.State == supervise.Draining.String() && !h.Leaves {
 		u.parked = true
 	}
 	u.line, u.met = l, true
 	u.journal = h.Journal
+	if m.old[u] && u.state == supervise.Starting && (h.State == supervise.Ready.String() || h.State == supervise.Draining.String()) &&
+		m.env.holder() != h.PID {
+		// It has served, and let go of the lock: what it says of itself is from then.
+		u.served = true
+		u.enter(supervise.Stop, m.env.now())
+	}
 	u.generation = max(u.generation, h.Generation)
 	m.last = max(m.last, h.Generation)
 	m.log.Debug().Int("process_pid", h.PID).Uint64("generation", h.Generation).Str("state", h.State).Msg("server dialled in")
@@ -245,9 +252,15 @@ func (m *manager) connected(l line) {
 	if u == m.active && u.cfg != m.cfg {
 		m.publish(u)
 	}
-	if m.estate.lacks(m.cfg) {
+	if m.estate.lacks(m.cfg) || m.estranged(u) {
 		m.inheritFrom(u)
 	}
+}
+
+// estranged reports whether the server that serves has another journal than the one that the next would get: the last
+// manager died in the middle of a planned restart. In the middle of one of ours that is as it should be.
+func (m *manager) estranged(u *unit) bool {
+	return u == m.active && m.estate.former == nil && u.journal != 0 && u.journal != m.estate.journal()
 }
 
 // adopt takes over a server that nobody here knows: it belongs to an earlier manager. It is
@@ -345,12 +358,15 @@ func (m *manager) saysState(u *unit, state string) {
 		if u.enter(supervise.NowStandby, m.env.now()); u.state != supervise.Standby {
 			return
 		}
+		first := u.stood.IsZero()
+		if first {
+			u.stood = m.env.now()
+		}
 		if m.old[u] {
 			m.discard(u, "another server stands by")
 			return
 		}
-		if u.stood.IsZero() {
-			u.stood = m.env.now()
+		if first {
 			if m.active.serves() {
 				m.lastExit = "" // nobody is missing any more
 			}
@@ -368,18 +384,23 @@ func (m *manager) saysState(u *unit, state string) {
 
 // overtakes takes in that a server serves, or has taken over, which was one too many here: an
 // earlier manager gave it the word to go, or it was faster than another standby. It has the
-// lock, so the other one is not wanted.
+// lock, so the other one is not wanted, or has had the lock before it and is dead.
 func (m *manager) overtakes(u *unit) {
-	if m.next != nil && m.next.told || m.active != nil && !u.took {
+	n := m.next
+	dead := n != nil && n.took && u.took && m.env.holder() == u.p.PID()
+	if n != nil && n.told && !dead || m.active != nil && !u.took {
 		return
 	}
 	delete(m.old, u)
-	u.asked = false
-	if n := m.next; n != nil {
+	u.asked, u.reason = false, ""
+	m.next = u
+	switch {
+	case dead:
+		m.overtaken(n)
+	case n != nil:
 		m.old[n] = true
 		m.discard(n, "another server has taken over")
 	}
-	m.next = u
 }
 
 // leaves takes in that the active server goes by itself: somebody sent it a signal.
@@ -429,7 +450,11 @@ func (m *manager) inheritFrom(u *unit) {
 				m.about(m.log.Error(), u).Err(err).Msg("heritage not handed back")
 				return
 			}
-			added, err := m.estate.merge(set)
+			if m.estranged(u) && journalOf(set) == u.journal {
+				err = m.estate.forsake()
+			}
+			added, mergeErr := m.estate.merge(set)
+			err = errors.Join(err, mergeErr)
 			m.about(m.log.Info(), u).Strs("heritage", added).AnErr("error", err).Msg("heritage handed back")
 		})
 		if !ok && err == nil {

@@ -147,7 +147,8 @@ func newManager(e env, log zerolog.Logger, self birth, cfg *config.Config, es *e
 	}
 	m.work, m.rest = context.WithCancel(context.Background())
 	m.env.gate.Now = e.now
-	m.env.gate.Report = func(d supervise.Decision) { m.post(func() { m.report(d) }) }
+	// It has run before anybody is signalled: cop may see the death at once, and looks then what was noted of it.
+	m.env.gate.Report = func(d supervise.Decision) { m.do(context.Background(), func() { m.report(d) }) }
 	m.crashes = newLedger(self)
 	m.gate = supervise.NewGate(supervise.KillAll, m.env.gate)
 	m.apply(cfg)

@@ -16,6 +16,7 @@ import (
 
 	"trafficd/lockfile"
 	"trafficd/proc"
+	"trafficd/queue"
 	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/exitcode"
@@ -198,7 +199,7 @@ func serve(ctx context.Context, m *manager, root runroot.Root, server *supervise
 	if server != nil && m.estate.lacks(m.cfg) {
 		m.await(settleTime, func() bool { return m.active == nil || !m.estate.lacks(m.cfg) })
 	}
-	if err := m.provide(); err != nil {
+	if err := m.untilReleased(m.provide); err != nil {
 		return m.never(bindError(err))
 	}
 	stopControl, err := m.openControl(root)
@@ -206,7 +207,11 @@ func serve(ctx context.Context, m *manager, root runroot.Root, server *supervise
 		return m.never(err)
 	}
 	defer stopControl()
-	stopAutoconf, err := m.openAutoconf()
+	var stopAutoconf func()
+	err = m.untilReleased(func() (err error) {
+		stopAutoconf, err = m.openAutoconf()
+		return err
+	})
 	if err != nil {
 		return m.never(bindError(err))
 	}
@@ -233,6 +238,38 @@ func bindError(err error) error {
 		return exitcode.With(exitcode.TryAgain, err)
 	}
 	return err
+}
+
+// releaseTime is how long a manager waits for an address that nobody alive is seen to have: an instance that was killed has its
+// listeners until the kernel has torn down its memory.
+const releaseTime = 10 * time.Second
+
+// untilReleased has f bind what it binds, again while an address is in use by somebody who may be about to close it.
+func (m *manager) untilReleased(f func() error) error {
+	limit := m.env.now().Add(releaseTime)
+	for waited := false; ; waited = true {
+		err := f()
+		var used *queue.InUseError
+		if !errors.As(err, &used) || used.Alive || m.env.now().After(limit) {
+			return err
+		}
+		if !waited {
+			m.log.Info().Str("address", used.Addr).Str("holder", used.Holder).Msg("waiting for an address that nobody alive is seen to have")
+		}
+		m.runPosted(20 * time.Millisecond)
+	}
+}
+
+// runPosted runs what is posted within a time.
+func (m *manager) runPosted(d time.Duration) {
+	for t := time.After(d); ; {
+		select {
+		case f := <-m.events:
+			f()
+		case <-t:
+			return
+		}
+	}
 }
 
 // await runs what is posted until cond is true, for a limited time.
@@ -264,11 +301,8 @@ func (m *manager) takeServer(p process) {
 // generationOf is the number of a server that an earlier manager has started; 0: not known. The record of the role may be
 // another's: of one that has taken over from it, while the kernel still takes it to pieces.
 func (m *manager) generationOf(pid int) uint64 {
-	for i := range uint64(stats.Banks) {
-		b := m.estate.region.Bank(i)
-		if owner, _ := b.Process(); owner == pid {
-			return b.Generation()
-		}
+	if g := m.estate.region.GenerationOf(pid); g != 0 {
+		return g
 	}
 	if r := m.serverRecord(); r.PID.Load() == uint64(pid) {
 		return r.Generation.Load()
@@ -305,8 +339,9 @@ func (m *manager) expect(p process, generation uint64) {
 		late, m.next = m.next, u
 	}
 	if late != nil {
-		late.asked = true // replaced, and finishing what it began, or dying
-		late.enter(supervise.Stop, now)
+		// It finishes what it began, or is dying, or was one too many, which may take over as well as the other: it says so
+		// when it dials in.
+		late.asked = true
 		m.old[late] = true
 		m.escort(late)
 	}
@@ -323,7 +358,8 @@ func (m *manager) provide() error {
 		_, err = m.estate.provideMemory(m.estate.standing(m.cfg), m.log)
 		err = errors.Join(err, m.estate.view(m.cfg))
 	} else {
-		err = m.estate.provide(m.cfg, m.log)
+		// Servers may have died with the last manager, and what they had waits in the journal for the next one.
+		err = m.estate.provide(m.estate.standing(m.cfg), m.log)
 	}
 	if err != nil {
 		return err

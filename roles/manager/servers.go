@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"trafficd/roles/internal/link"
+	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
 )
 
@@ -37,7 +40,7 @@ func (m *manager) spawn(now time.Time) {
 		m.log.Error().Err(err).Msg("connection queue not reconfigured")
 	}
 	m.showAutoconf()
-	m.last++
+	m.last = m.nextGeneration()
 	bank, x := m.estate.region.Bank(m.last), m.nextProgram()
 	bank.Begin(m.last, loops(cfg))
 	p, err := m.env.start(x, m.last, m.estate.set)
@@ -63,6 +66,19 @@ func (m *manager) spawn(now time.Time) {
 	m.about(m.log.Info(), u).Bool("planned", planned).Bool("standby", m.estate.custody()).
 		Strs("heritage", m.estate.set.Names()).Msg("spawn_server")
 	m.watch(u)
+}
+
+// nextGeneration is that of the next server. Its bank of shared memory is nobody's who lives, if there is such a one: by the
+// progress that stands there each is judged, and a server that hangs must not be taken for busy because a standby turns.
+func (m *manager) nextGeneration() uint64 {
+	g := m.last + 1
+	for range stats.Banks - 1 {
+		if !slices.ContainsFunc(m.units(), func(u *unit) bool { return u.generation != 0 && u.generation%stats.Banks == g%stats.Banks }) {
+			return g
+		}
+		g++
+	}
+	return g
 }
 
 // watch waits for the unit's process and posts what becomes of it.
@@ -107,6 +123,9 @@ func (m *manager) becameReady(u *unit) {
 	if err := m.estate.settle(); err != nil {
 		m.log.Warn().Err(err).Msg("former heritage not closed")
 	}
+	if u.line != nil && m.estranged(u) {
+		m.inheritFrom(u)
+	}
 	m.planned = time.Time{}
 	m.relief.won = true
 	m.relief.done = restarts{pid: u.p.PID(), generation: u.generation, oldPID: pidOf(m.relief.old)}
@@ -136,6 +155,7 @@ func (m *manager) giveUpPlan(err error) {
 		}
 	}
 	m.settle(restarts{err: err})
+	m.triedInVain(err)
 }
 
 // replaced moves the active server among the old ones.
@@ -151,7 +171,8 @@ func (m *manager) replaced(u *unit) {
 	m.escort(u)
 }
 
-// escort sees to it that a server that finishes what it began does not do so for ever.
+// escort sees to it that a server that finishes what it began does not do so for ever. One of which that is not known gets no TERM:
+// it may take over before it reads it.
 func (m *manager) escort(u *unit) {
 	limit := m.cfg.Timeouts.Drain + m.cfg.Supervision.StopGrace
 	p := u.p
@@ -161,9 +182,14 @@ func (m *manager) escort(u *unit) {
 		select {
 		case <-t.C:
 			m.post(func() {
-				if u.enter(supervise.Deadline, m.env.now()) == supervise.Kill {
-					m.kill(u, supervise.Requested, "drain deadline passed", supervise.Escalation{Grace: m.cfg.Supervision.StopGrace}, nil)
+				if !m.old[u] || u.enter(supervise.Deadline, m.env.now()) != supervise.Kill {
+					return // it serves
 				}
+				var e supervise.Escalation
+				if u.state == supervise.Draining {
+					e.Grace = m.cfg.Supervision.StopGrace
+				}
+				m.kill(u, supervise.Requested, "drain deadline passed", e, nil)
 			})
 		case <-p.Done():
 		case <-m.over:
@@ -233,6 +259,9 @@ func (m *manager) call(l line, op string, body any, limit time.Duration, then fu
 func (m *manager) abandon(now time.Time) {
 	u := m.next
 	health := supervise.Escalation{Grace: m.cfg.Health.KillGrace, Core: supervise.CoreSignal(m.cfg.Health.CoreSignal)}
+	if m.estate.custody() {
+		health = health.Unread()
+	}
 	if why := m.unfit(u); u.stands() && why != "" {
 		if u.verdict == supervise.Dead {
 			m.kill(u, supervise.Unhealthy, why, health, nil)
@@ -248,15 +277,37 @@ func (m *manager) abandon(now time.Time) {
 	m.kill(u, supervise.StartFailed, "not ready within its start deadline", health, nil)
 }
 
-// discard has a standby stopped that is not needed.
+// discard has a standby stopped that is not needed. It may take over at any time before it is told, and then says no. So it
+// gets no TERM, which it could read when it serves, and obey: who does not answer is killed, and what it has by then
+// passes to another like at every death.
 func (m *manager) discard(u *unit, why string) {
 	m.about(m.log.Info(), u).Str("reason", why).Msg("standby is not needed")
 	u.asked, u.reason = true, why
-	u.answer(errNotWanted)
-	if u.line != nil {
-		m.call(u.line, opStop, serverStop{Fast: true}, reloadLimit, func(error) {}) // the signal says the same
+	if u == m.next && !m.planned.IsZero() {
+		m.planned, m.wanted = time.Time{}, true // the one after it is to replace the server
 	}
-	m.kill(u, supervise.Requested, why, supervise.Escalation{Grace: max(m.cfg.Supervision.StopGrace, time.Millisecond)}, nil)
+	u.answer(errNotWanted)
+	if u.line == nil {
+		m.kill(u, supervise.Requested, why, supervise.Escalation{}, nil)
+		return
+	}
+	grace := max(m.cfg.Supervision.StopGrace, time.Millisecond)
+	m.call(u.line, opStop, serverStop{Fast: true, Standby: true}, grace, func(err error) {
+		var refusal *link.RemoteError
+		switch {
+		case !m.has(u):
+		case errors.As(err, &refusal):
+			m.about(m.log.Info(), u).Err(err).Msg("standby is needed after all")
+			u.asked, u.reason = false, ""
+			if !u.took { // as it will say itself
+				u.took, u.since = true, m.env.now()
+			}
+		case err != nil:
+			m.endWithin(u, 0, why)
+		default:
+			m.endWithin(u, grace, why)
+		}
+	})
 }
 
 // died takes in that a server is gone.
@@ -320,6 +371,14 @@ func (m *manager) lost(u *unit, d supervise.Death) {
 		m.burying = false
 		return
 	}
+	if n := m.next; n != nil && m.active == nil && !n.took && d.Fault != supervise.FaultAsked && m.estate.reshaped() {
+		// One of another shape is on its way, and would begin anew. What the dead one had comes first.
+		if err := m.estate.restore(); err != nil {
+			m.log.Error().Err(err).Msg("heritage not restored")
+		}
+		m.giveUpPlan(fmt.Errorf("server %d has died before another could follow: %s", d.PID, d.Why()))
+		m.discard(n, "another one is to go on where the server has died")
+	}
 	m.burying = true
 	m.about(m.log.Info(), u).Msg("making sure server is dead")
 	u.killing = false
@@ -334,6 +393,13 @@ func (m *manager) lost(u *unit, d supervise.Death) {
 func (m *manager) stillborn(u *unit, d supervise.Death) {
 	u.p.Release()
 	err := fmt.Errorf("the new server (pid %d) did not become ready: %s", u.p.PID(), d.Why())
+	if m.active.serves() && m.active.yielding {
+		// It cannot take that back: the next one follows, and who waits for that is told then.
+		if m.succeed(d); m.alarm != "" {
+			m.giveUpPlan(err)
+		}
+		return
+	}
 	if m.active.serves() {
 		err = fmt.Errorf("%w; the old server serves on", err)
 		if !m.planned.IsZero() {
@@ -388,6 +454,9 @@ func (m *manager) settle(r restarts) {
 	m.waiters = nil
 }
 
+// has reports whether the unit is one of the servers there are.
+func (m *manager) has(u *unit) bool { return u == m.active || u == m.next || m.old[u] }
+
 // units are all servers there are.
 func (m *manager) units() []*unit {
 	var all []*unit
@@ -432,7 +501,9 @@ func (m *manager) kill(u *unit, c supervise.Cause, reason string, e supervise.Es
 			}
 			if o == supervise.Forbidden || o == supervise.Stranger {
 				u.killing = false
-				u.since = m.env.now() // not again before another deadline has passed
+				// Not again before another deadline has passed, or as many heartbeats have failed once more.
+				u.since = m.env.now()
+				u.verdict = u.strikes.Passed()
 			}
 			if then != nil {
 				then(o)

@@ -151,7 +151,7 @@ func (m *manager) forgetAfter(u *unit, limit time.Duration) {
 			return
 		}
 		m.post(func() {
-			if u == m.active || u == m.next || m.old[u] {
+			if m.has(u) {
 				m.died(u)
 			}
 		})

@@ -94,11 +94,13 @@ func (m *manager) staysOn(a *unit, err error) {
 // a process that maps much memory takes a while to die.
 const burialLimit = time.Second
 
-// overtaken takes in that the next server has taken over from the active one, which is dead
-// then, though we have not been told, or dies because it was asked to.
+// overtaken takes in that the next server has taken over from the active one, or from one that was about to be it: that is
+// dead then, though we have not been told, or dies because it was asked to.
 func (m *manager) overtaken(a *unit) {
 	m.about(m.log.Info(), a).Int("successor_pid", pidOf(m.next)).Msg("standby has taken over")
-	m.active = nil
+	if a == m.active {
+		m.active = nil
+	}
 	m.old[a] = true
 	a.parked, a.retiring = false, false
 	a.overtakenAt = m.env.now()
@@ -117,7 +119,7 @@ func (m *manager) overtaken(a *unit) {
 // endWithin sees to it that a process that should be dead soon is.
 func (m *manager) endWithin(u *unit, limit time.Duration, why string) {
 	m.after(limit, func() {
-		if m.old[u] {
+		if m.has(u) {
 			m.kill(u, supervise.Requested, why, supervise.Escalation{}, nil)
 		}
 	})
@@ -147,7 +149,8 @@ func (m *manager) unfit(n *unit) string {
 	switch x := m.nextProgram(); {
 	case n.verdict == supervise.Dead:
 		return "standby hangs"
-	case m.planned.IsZero() && m.active != nil && m.active.journal != 0 && n.journal != 0 && n.journal != m.active.journal:
+	case m.planned.IsZero() && m.active != nil && m.active.journal != 0 && n.journal != 0 && n.journal != m.active.journal &&
+		n.journal != m.estate.journal(): // another one would be no better
 		return "standby is of another journal"
 	case x.ID != "" && n.exe != "" && n.exe != x.ID:
 		return "standby runs another executable"

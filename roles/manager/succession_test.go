@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"io"
 	"slices"
 	"strings"
 	"syscall"
@@ -11,6 +12,8 @@ import (
 	"trafficd/roles/internal/crash"
 	"trafficd/roles/internal/heritage"
 	"trafficd/roles/internal/link"
+	"trafficd/roles/internal/program"
+	"trafficd/roles/internal/stats"
 	"trafficd/roles/internal/supervise"
 )
 
@@ -180,6 +183,27 @@ func TestStandbyDies(t *testing.T) {
 	})
 }
 
+// However often the standby is replaced, the memory by which the server is judged stays its own.
+func TestStandbysLeaveTheServerItsBank(t *testing.T) {
+	custodyStory(t, "", func(w *world) {
+		first, second := w.pair()
+		for n := range 2 * stats.Banks {
+			second.die(killed)
+			second = w.server(3 + n)
+			second.stands()
+			if first.generation%stats.Banks == second.generation%stats.Banks {
+				t.Fatalf("standby %d has the bank of server %d", second.generation, first.generation)
+			}
+		}
+		w.on(func() {
+			if g := w.m.estate.region.Bank(first.generation).Generation(); g != first.generation {
+				t.Errorf("the server's bank is that of %d", g)
+			}
+		})
+		w.expect("ready", first)
+	})
+}
+
 // A standby that hangs would be noticed when it is too late; so it is asked as cop asks the
 // server, and replaced.
 func TestStandbyHangs(t *testing.T) {
@@ -187,16 +211,33 @@ func TestStandbyHangs(t *testing.T) {
 		first, second := w.pair()
 		s := w.recording()
 		second.refuses(opPing, errNo)
-		second.deaf.Store(true)
 		time.Sleep(10 * time.Second)
 		if synctest.Wait(); !second.dead() {
 			t.Fatalf("it lives\n%s", w.log.String())
+		}
+		if second.status != killed {
+			t.Error("it was asked by signal, which it may read when it serves")
 		}
 		w.server(3).stands()
 		w.expect("ready", first)
 		written()
 		if list, err := s.List(); err != nil || len(list) != 1 || list[0].Cause != crash.Gate || !list[0].Standby {
 			t.Errorf("deaths recorded: %+v, %v", list, err)
+		}
+	})
+}
+
+// One that must not be killed is counted anew, and not tried to be killed at every turn.
+func TestStandbyHangsAndKillIsForbidden(t *testing.T) {
+	custodyStory(t, "health: {interval: 2s, timeout: 1s, kill: none}\n", func(w *world) {
+		_, second := w.pair()
+		second.refuses(opPing, errNo)
+		time.Sleep(20 * time.Second)
+		if synctest.Wait(); second.dead() {
+			t.Fatal("killed although the policy forbids it")
+		}
+		if n := w.m.serverRecord().KillsForbidden.Load(); n < 2 || n > 5 {
+			t.Errorf("%d kills forbidden in ten heartbeats, of which two convict", n)
 		}
 	})
 }
@@ -214,6 +255,9 @@ func TestStandbyThatDoesNotTakeOver(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		if synctest.Wait(); !second.dead() {
 			t.Fatal("not given up")
+		}
+		if second.status != killed {
+			t.Error("it was asked by signal, which it may read when it serves")
 		}
 		third := w.server(3)
 		third.stands()
@@ -283,6 +327,50 @@ func TestRestartWaitsForTheStandby(t *testing.T) {
 		second.takesOver()
 		if r := <-verdict; r.err != nil {
 			t.Error(r.err)
+		}
+	})
+}
+
+// The standby is being exchanged when a restart comes: the next one is it.
+func TestRestartWhileTheStandbyIsExchanged(t *testing.T) {
+	custodyStory(t, "", func(w *world) {
+		first, second := w.pair()
+		second.deaf.Store(true)
+		w.on(func() { w.m.program = &program.Program{Path: "/new", ID: "new"} })
+		if second.wasAsked(opStop) != 1 || second.dead() {
+			t.Fatalf("asked %q", second.asked)
+		}
+		verdict := w.restarting(false)
+		second.die(supervise.Status{Known: true})
+		third := w.server(3)
+		pending(t, verdict, "the restart")
+		third.stands()
+		if first.wasAsked(opYield) != 1 {
+			t.Fatalf("asked %q", first.asked)
+		}
+		first.die(supervise.Status{Known: true})
+		synctest.Wait()
+		third.takesOver()
+		if r := <-verdict; r.err != nil || r.pid != third.pid {
+			t.Errorf("verdict %+v", r)
+		}
+	})
+}
+
+// The standby dies when the server has been asked to yield to it.
+func TestStandbyDiesInARestart(t *testing.T) {
+	custodyStory(t, "", func(w *world) {
+		first, second := w.pair()
+		verdict := w.restarting(false)
+		second.die(killed)
+		third := w.server(3)
+		pending(t, verdict, "the restart")
+		first.die(supervise.Status{Known: true})
+		synctest.Wait()
+		third.stands()
+		third.takesOver()
+		if r := <-verdict; r.err != nil || r.pid != third.pid || r.oldPID != first.pid {
+			t.Errorf("verdict %+v", r)
 		}
 	})
 }
@@ -358,6 +446,33 @@ func TestAnotherShape(t *testing.T) {
 	})
 }
 
+// The server dies while one of another shape is on its way: the next one goes on with what it had.
+func TestServerDiesBeforeAnotherShape(t *testing.T) {
+	custodyStory(t, "threads: 2\n", func(w *world) {
+		first, second := w.pair()
+		journal := w.journal()
+		w.write("threads: 3\n")
+		<-w.reloading()
+		verdict := w.restarting(false)
+		third := w.server(3)
+		third.dials("starting")
+		if !second.dead() || w.journal() == journal {
+			t.Fatal("no other shape")
+		}
+		first.die(killed)
+		if r := <-verdict; r.err == nil || !strings.Contains(r.err.Error(), "has died before another could follow") {
+			t.Errorf("verdict %+v", r)
+		}
+		fourth := w.server(4)
+		if !third.dead() || w.journal() != journal {
+			t.Error("the journal begins anew, with connections in it")
+		}
+		fourth.stands()
+		fourth.takesOver()
+		w.server(5)
+	})
+}
+
 // And if that fails, the present server goes on with what it had.
 func TestAnotherShapeFails(t *testing.T) {
 	custodyStory(t, "threads: 2\n", func(w *world) {
@@ -382,11 +497,77 @@ func TestAnotherShapeFails(t *testing.T) {
 	})
 }
 
+// The manager dies with the server, while another shape waits for a planned restart. What the dead server had is in the journal
+// that there is.
+func TestAnotherShapeAndEverybodyDies(t *testing.T) {
+	custodyStory(t, "threads: 2\n", func(w *world) {
+		first, second := w.pair()
+		journal := w.journal()
+		w.write("threads: 3\n")
+		<-w.reloading()
+		first.die(killed)
+		w.reborn(nil)
+		if w.journal() != journal {
+			t.Fatal("the journal begins anew, with connections in it")
+		}
+		second.stands()
+		second.takesOver()
+		w.server(3).stands()
+		time.Sleep(time.Minute)
+		w.server(3)
+	})
+}
+
+// The manager dies in the middle of a planned restart, and cop holds what the next server was to have. One standby after the
+// other would be of that journal.
+func TestAnotherShapeAndTheManagerDies(t *testing.T) {
+	custodyStory(t, "threads: 2\n", func(w *world) {
+		first, second := w.pair()
+		w.write("threads: 3\n")
+		<-w.reloading()
+		w.restarting(false)
+		third := w.server(3)
+		if !second.dead() {
+			t.Error("the old standby lives")
+		}
+		w.reborn(first)
+		first.dials("ready")
+		if first.wasAsked(opHeritage) != 1 {
+			t.Errorf("asked %q", first.asked)
+		}
+		third.stands()
+		time.Sleep(time.Minute)
+		w.server(3) // nobody is better than nobody
+		if third.wasAsked(opStop) != 0 {
+			t.Error("the standby is told to go")
+		}
+		w.expect("ready", first)
+	})
+}
+
 // Somebody sent TERM to the server: its standby finishes in its place.
 func TestServerLeavesUnaskedWithCustody(t *testing.T) {
 	custodyStory(t, "", func(w *world) {
 		first, second := w.pair()
 		first.says("draining")
+		if first.wasAsked(opYield) != 1 {
+			t.Fatalf("asked %q", first.asked)
+		}
+		first.die(supervise.Status{Known: true})
+		synctest.Wait()
+		second.takesOver()
+		w.server(3)
+	})
+}
+
+// And the manager dies before it has asked the server to yield. That would accept nothing as long as somebody takes his time.
+func TestServerLeavesUnaskedAndTheManagerDies(t *testing.T) {
+	custodyStory(t, "", func(w *world) {
+		first, second := w.pair()
+		w.reborn(first)
+		first.leaves = true
+		first.dials("draining")
+		second.stands()
 		if first.wasAsked(opYield) != 1 {
 			t.Fatalf("asked %q", first.asked)
 		}
@@ -412,6 +593,23 @@ func TestStopWithStandby(t *testing.T) {
 		if !first.dead() || !second.dead() {
 			t.Error("not everybody is gone")
 		}
+	})
+}
+
+// It has taken over, which it says when it gets to it. Until then it is not asked again and again.
+func TestStandbyRefusesToGo(t *testing.T) {
+	custodyStory(t, "", func(w *world) {
+		first, second := w.pair()
+		second.refuses(opStop, &link.RemoteError{Code: link.CodeFailed, Text: "this server has taken over"})
+		w.on(func() { w.m.program = &program.Program{Path: "/new", ID: "new"} })
+		time.Sleep(time.Second)
+		if n := second.wasAsked(opStop); n != 1 {
+			t.Fatalf("asked to go %d times", n)
+		}
+		second.takesOver()
+		first.die(killed)
+		w.server(3).stands()
+		w.expect("ready", second)
 	})
 }
 
@@ -456,6 +654,44 @@ func TestAdoptStandby(t *testing.T) {
 			}
 		})
 	})
+	// It is told to go while it takes over: it says no, and nothing may end it after that.
+	t.Run("one too many that has taken over", func(t *testing.T) {
+		custodyStory(t, "supervision: {stop_grace: 2s}\n", func(w *world) {
+			first, second := w.pair()
+			p := stranger(w, 900, "starting")
+			p.refuses(opStop, &link.RemoteError{Text: "this server has taken over"})
+			p.says("standby")
+			if p.wasAsked(opStop) != 1 {
+				t.Fatalf("asked %q", p.asked)
+			}
+			adopted := w.server(3)
+			first.die(killed)
+			p.takesOver()
+			w.server(4).stands()
+			time.Sleep(time.Minute)
+			w.expect("ready", p)
+			if adopted.dead() || !second.dead() {
+				t.Errorf("the server is dead: %v, the standby that was slower is: %v", adopted.dead(), second.dead())
+			}
+		})
+	})
+	t.Run("one too many that does not answer", func(t *testing.T) {
+		custodyStory(t, "supervision: {stop_grace: 2s}\n", func(w *world) {
+			first, _ := w.pair()
+			p := stranger(w, 900, "starting")
+			p.refuses(opStop, io.EOF)
+			adopted := w.server(3)
+			p.says("standby")
+			time.Sleep(time.Millisecond)
+			if synctest.Wait(); !adopted.dead() || adopted.status != killed {
+				t.Error("it lives, or was asked by signal")
+			}
+			w.expect("ready", first)
+			if s := w.log.String(); strings.Contains(s, `"ready_for_ms":9223372036854`) {
+				t.Error(s)
+			}
+		})
+	})
 	t.Run("one that is slow to dial in", func(t *testing.T) {
 		custodyStory(t, "", func(w *world) {
 			first := w.server(1)
@@ -476,6 +712,107 @@ func TestAdoptStandby(t *testing.T) {
 			time.Sleep(time.Second)
 			late.stands()
 			late.takesOver()
+		})
+	})
+}
+
+// The standby takes over and is killed before it serves, and one that the manager has told to go was faster than its "go":
+// it has the lock, and clients are in its hands.
+func TestDiscardedStandbyTakesOver(t *testing.T) {
+	custodyStory(t, "", func(w *world) {
+		first, second := w.pair()
+		w.mu.Lock()
+		third := w.process()
+		third.pid, third.generation = 900, 7
+		w.mu.Unlock()
+		third.dials("starting")
+
+		first.die(killed)
+		second.locks()
+		second.took = true
+		if err := <-second.asksTurn(); err != nil {
+			t.Fatal(err)
+		}
+		third.refuses(opStop, &link.RemoteError{Text: "this server has taken over"})
+		third.says("standby")
+		third.takesOver()
+		second.die(killed)
+		synctest.Wait()
+		w.expect("ready", third)
+		w.server(4).stands()
+	})
+}
+
+// An earlier manager has left more servers than one that do not hold the lock, and none has dialled in. Only they know what they are.
+func TestServersThatAreExpected(t *testing.T) {
+	three := func(t *testing.T, f func(w *world, first, second, third *fakeProcess)) {
+		custodyStory(t, "supervision: {stop_grace: 2s}\ntimeouts: {drain: 20s}\n", func(w *world) {
+			first, second := w.pair()
+			w.mu.Lock()
+			third := w.process()
+			third.generation = 3
+			w.servers = append(w.servers, third)
+			w.mu.Unlock()
+			w.on(func() { w.m.estate.region.Bank(3).Begin(3, 1) })
+			f(w, first, second, third)
+		})
+	}
+	t.Run("two stand by", func(t *testing.T) {
+		three(t, func(w *world, first, second, third *fakeProcess) {
+			w.reborn(first)
+			first.dials("ready")
+			second.stands()
+			third.stands()
+			if second.wasAsked(opStop) != 1 || third.wasAsked(opStop) != 0 {
+				t.Errorf("asked %q, %q", second.asked, third.asked)
+			}
+			time.Sleep(time.Minute)
+			w.expect("ready", first)
+			w.server(3)
+		})
+	})
+	t.Run("the elder takes over", func(t *testing.T) {
+		three(t, func(w *world, first, second, third *fakeProcess) {
+			w.reborn(first)
+			first.die(killed)
+			second.dials("starting")
+			second.takesOver()
+			time.Sleep(time.Minute)
+			w.expect("ready", second)
+			if second.dead() || third.wasAsked(opStop) != 0 && !third.dead() {
+				t.Error("the server was ended as one that was replaced")
+			}
+		})
+	})
+	t.Run("one does not say what it is", func(t *testing.T) {
+		three(t, func(w *world, first, second, third *fakeProcess) {
+			w.reborn(first)
+			first.dials("ready")
+			third.stands()
+			time.Sleep(22*time.Second + time.Millisecond)
+			if synctest.Wait(); !second.dead() || second.status != killed {
+				t.Error("it lives, or was asked by signal")
+			}
+			w.expect("ready", first)
+		})
+	})
+	t.Run("one finishes what it began", func(t *testing.T) {
+		three(t, func(w *world, first, second, third *fakeProcess) {
+			first.deaf.Store(true)
+			second.locks()
+			w.reborn(nil)
+			first.dials("ready") // it let go of the lock, and says nothing of that
+			third.stands()
+			if first.wasAsked(opStop) != 0 || third.wasAsked(opStop) != 0 {
+				t.Errorf("asked %q, %q", first.asked, third.asked)
+			}
+			second.die(killed)
+			third.takesOver()
+			time.Sleep(25 * time.Second)
+			if synctest.Wait(); !first.dead() {
+				t.Error("it finishes for ever")
+			}
+			w.expect("ready", third)
 		})
 	})
 }

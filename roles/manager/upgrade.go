@@ -149,6 +149,8 @@ func (m *manager) tryServer(x *program.Program) error {
 		return errors.New("another executable is on trial")
 	case !m.active.serves():
 		return errors.New("no server is ready to be replaced")
+	case m.active.yielding || m.active.retiring:
+		return errors.New("the server is being replaced")
 	}
 	m.log.Info().Str("binary", x.Path).Msg("server is upgraded")
 	m.trial = &trial{x: x, oldPID: pidOf(m.active)}
@@ -157,17 +159,6 @@ func (m *manager) tryServer(x *program.Program) error {
 	}
 	m.wanted = true
 	m.clearAlarm()
-	verdict := make(chan restarts, 1)
-	m.waiters = append(m.waiters, verdict)
-	m.wg.Go(func() {
-		select {
-		case r := <-verdict:
-			if r.err != nil {
-				m.post(func() { m.endTrial(false, pidOf(m.active), "the old one serves on: "+r.err.Error()) })
-			}
-		case <-m.over:
-		}
-	})
 	return nil
 }
 
@@ -178,7 +169,9 @@ func (m *manager) tried(u *unit) {
 	case t == nil:
 	case t.failed != "":
 		m.endTrial(false, u.p.PID(), "rolled back: "+t.failed)
-	case t.gen == 0 && u.exe == t.x.ID:
+	case t.gen == 0 && u.exe != t.x.ID:
+		m.wanted = true // a standby from the old executable was faster, when the server died: now this one is to be replaced
+	case t.gen == 0:
 		t.gen = u.generation
 		m.after(m.cfg.Upgrade.Probation, func() {
 			switch {
@@ -190,6 +183,13 @@ func (m *manager) tried(u *unit) {
 				m.endTrial(true, u.p.PID(), "upgraded")
 			}
 		})
+	}
+}
+
+// triedInVain takes in that the server on trial has not come to serve.
+func (m *manager) triedInVain(err error) {
+	if m.trial != nil && m.trial.gen == 0 {
+		m.endTrial(false, pidOf(m.active), "the old one serves on: "+err.Error())
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"trafficd/roles/internal/link"
 	"trafficd/roles/internal/program"
 	"trafficd/roles/internal/supervise"
 )
@@ -103,6 +104,74 @@ func TestUpgradeOfTheServerIsRolledBack(t *testing.T) {
 			w.expect("ready", fourth)
 		})
 	}
+}
+
+// The server dies when its standby has been told to go for the one on trial, and has taken over: the one on trial replaces that.
+func TestServerDiesInTheUpgrade(t *testing.T) {
+	refusal := &link.RemoteError{Code: link.CodeFailed, Text: "this server has taken over"}
+	begin := func(w *world) {
+		w.copDials(50)
+		w.on(func() {
+			if err := w.m.tryServer(&program.Program{Path: "/new", ID: "new"}); err != nil {
+				w.t.Fatal(err)
+			}
+		})
+		synctest.Wait()
+	}
+	t.Run("and the one on trial is killed", func(t *testing.T) {
+		custodyStory(t, "", func(w *world) {
+			first, second := w.pair()
+			second.refuses(opStop, refusal)
+			begin(w)
+			second.takesOver()
+			first.die(killed)
+			third := w.server(3)
+			if third.program.ID != "new" {
+				t.Fatalf("started from %+v", third.program)
+			}
+			third.die(killed)
+			if s := w.told(); s.OK || s.PID != second.pid {
+				t.Errorf("step %+v", s)
+			}
+			time.Sleep(2 * time.Second)
+			if p := w.server(4).program; p.ID == "new" {
+				t.Error("another one from the new executable")
+			}
+		})
+	})
+	t.Run("when that one is on its way", func(t *testing.T) {
+		custodyStory(t, "upgrade: {probation: 5s}\n", func(w *world) {
+			first, _ := w.pair()
+			w.mu.Lock()
+			spare := w.process()
+			spare.generation = 7
+			w.mu.Unlock()
+			spare.journal = w.journal()
+			spare.refuses(opStop, refusal)
+			spare.dials("starting")
+			begin(w)
+			third := w.server(4)
+			spare.says("standby")
+			spare.takesOver()
+			first.die(killed)
+			if synctest.Wait(); !third.dead() {
+				t.Error("two follow")
+			}
+			fifth := w.server(5)
+			if fifth.program.ID != "new" {
+				t.Fatalf("started from %+v", fifth.program)
+			}
+			fifth.stands()
+			if spare.wasAsked(opYield) != 1 {
+				t.Fatalf("asked %q", spare.asked)
+			}
+			w.server(5).takesOver()
+			time.Sleep(6 * time.Second)
+			if s := w.told(); !s.OK || s.PID != fifth.pid {
+				t.Errorf("step %+v", s)
+			}
+		})
+	})
 }
 
 // An executable that cannot even start touches nothing.

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sys/unix"
 
 	"trafficd/proc"
 	"trafficd/roles/internal/cacheview"
@@ -90,6 +89,46 @@ func storyWith(t *testing.T, file string, custody bool, f func(w *world)) {
 	})
 }
 
+// reborn has the manager die, and another one find what there is: serves holds server.lock, nil: nobody does.
+func (w *world) reborn(serves *fakeProcess) {
+	w.t.Helper()
+	w.m.post(func() { w.m.stop(leaving) }) // which does nothing to anybody, like a death
+	<-w.over
+	old := w.m
+	set, err := old.estate.set.Dup() // as cop holds it
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := old.estate.close(); err != nil {
+		w.t.Error(err)
+	}
+	es, err := newEstate(set)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, p := range w.servers { // which have no start time here, without which nobody is met
+		if b := es.region.Bank(p.generation); b.Generation() == p.generation && !p.dead() {
+			b.Enter(p.pid, 1)
+		}
+	}
+	w.m = newManager(w.env(), zerolog.New(&w.log), birth{id: proc.Identity{PID: 61}, generation: 2}, old.cfg, es)
+	w.m.program = old.program
+	if serves != nil {
+		serves.adopted = true
+		w.m.takeServer(serves)
+	}
+	w.m.meetStandbys()
+	if err := w.m.provide(); err != nil {
+		w.t.Error(err)
+	}
+	w.over = make(chan struct{})
+	go func() {
+		defer close(w.over)
+		w.m.run(context.Background(), w.signals)
+	}()
+	synctest.Wait()
+}
+
 const listen = "listen: ['127.0.0.1:0']\nautoconf: {listen: 'off'}\n"
 
 // end stops the manager if the story has not, and lets every process die.
@@ -140,12 +179,24 @@ func (w *world) env() env {
 		},
 		adopt: func(pid int, _ uint64, _ bool) (p process, err error) {
 			locked(func() {
+				for _, s := range w.servers {
+					switch {
+					case s.pid != pid:
+					case s.dead():
+						err = supervise.ErrGone
+						return
+					default:
+						s.adopted = true
+						p = s
+						return
+					}
+				}
 				s := w.process()
 				s.pid, s.adopted = pid, true
 				w.servers = append(w.servers, s)
 				p = s
 			})
-			return p, nil
+			return p, err
 		},
 		holder: func() (pid int) { locked(func() { pid = w.holder }); return pid },
 		gate: supervise.GateEnv{
@@ -266,11 +317,12 @@ type fakeProcess struct {
 	adopted    bool
 	journal    uint64 // 0: it has no custody
 	took       bool
+	leaves     bool // it was asked to end by somebody else
 
 	ready, done chan struct{}
 	once        sync.Once
 	status      supervise.Status // valid when done
-	deaf        atomic.Bool      // takes no notice of TERM
+	deaf        atomic.Bool      // takes no notice of TERM and "stop"
 
 	mu      sync.Mutex
 	asked   []string // ops called, in order
@@ -325,7 +377,7 @@ func (p *fakeProcess) exe() string {
 
 func (p *fakeProcess) Target() supervise.Target {
 	return supervise.Target{
-		Role: supervise.Server, Known: supervise.Identity{PID: p.pid, Exe: p.exe()}, Child: !p.adopted,
+		Role: supervise.Server, Known: supervise.Identity{PID: p.pid, Exe: p.exe()}, Child: !p.adopted, Vouched: p.adopted,
 		Terminate: func(ctx context.Context, e supervise.Escalation) error {
 			if e.Grace > 0 && !p.deaf.Load() {
 				p.die(supervise.Status{Known: true})
@@ -363,6 +415,9 @@ func (p *fakeProcess) Call(ctx context.Context, op string, body any, _ ...int) (
 	}
 	if err != nil {
 		return nil, err
+	}
+	if op == opStop && !p.deaf.Load() {
+		p.die(supervise.Status{Known: true})
 	}
 	if q, ok := body.(cacheview.Question); ok && cache != nil {
 		b, err := json.Marshal(cache(q))
@@ -430,7 +485,7 @@ func (p *fakeProcess) takesOver() {
 // dials has the process say hello as a server in a state.
 func (p *fakeProcess) dials(state string) {
 	p.w.t.Helper()
-	p.hello = link.Hello{Role: roleServer, PID: p.pid, Generation: p.generation, State: state, Journal: p.journal}
+	p.hello = link.Hello{Role: roleServer, PID: p.pid, Generation: p.generation, State: state, Journal: p.journal, Leaves: p.leaves}
 	p.w.on(func() { p.w.m.connected(p) })
 	synctest.Wait()
 }
@@ -497,12 +552,9 @@ func (w *world) copDials(pid int) *fakeProcess {
 
 var errNo = errors.New("no")
 
-// journal tells the estate's journal from any other: its inode; 0 if custody is not in force.
-func (e *estate) journal() uint64 {
-	fd, ok := e.set.Get(heritage.Journal)
-	var st unix.Stat_t
-	if !ok || !e.custody() || unix.Fstat(fd, &st) != nil {
-		return 0
-	}
-	return st.Ino
+// journal tells the estate's journal from any other.
+func (w *world) journal() (j uint64) {
+	w.t.Helper()
+	w.on(func() { j = w.m.estate.journal() })
+	return j
 }

@@ -202,3 +202,28 @@ func TestARequestThatKeepsNothingLeavesThePartsAlone(t *testing.T) {
 		})
 	}
 }
+
+// A part is stored however it is framed: its Content-Range says how long it is.
+func TestAPartIsStoredHoweverItIsFramed(t *testing.T) {
+	for _, size := range []int{5000, 300_000} {
+		body := strings.Repeat("0123456789", 2*size/10)
+		var asked atomic.Int32
+		o := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.Header().Set("ETag", `"a"`)
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes 0-%d/%d", size-1, len(body)))
+			w.WriteHeader(206)
+			w.(http.Flusher).Flush() // chunked
+			io.WriteString(w, body[:size])
+		})
+		e := startEngine(t, 1, nil, "/="+o)
+		for range 2 {
+			e.expect(e.ask(fmt.Sprintf("Range: bytes=0-%d\r\n", size-1)), 206, body[:size])
+			waitFor(t, "the fetch to end", func() bool { return e.flights.Len() == 0 })
+		}
+		if n := asked.Load(); n != 1 || e.count(stats.CacheStoreFailures) != 0 {
+			t.Errorf("%d bytes: the origin was asked %d times, %d could not be stored", size, n, e.count(stats.CacheStoreFailures))
+		}
+	}
+}

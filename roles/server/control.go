@@ -62,6 +62,17 @@ func (s *Server) hello() link.Hello {
 	}
 	return link.Hello{
 		Role: "server", PID: self.PID, StartTime: self.StartTime, Generation: s.generation, State: st.String(), Journal: s.journalID(),
+		Leaves: s.ends(),
+	}
+}
+
+// ends reports whether the server was asked to end.
+func (s *Server) ends() bool {
+	select {
+	case <-s.stop:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -98,10 +109,14 @@ func (s *Server) operations() *link.Mux {
 	handle("retire", func(*link.Message) (link.Reply, error) { return link.Reply{}, s.retire() })
 	handle("stop", func(m *link.Message) (link.Reply, error) {
 		var body struct {
-			Fast bool `json:"fast"`
+			Fast    bool `json:"fast"`
+			Standby bool `json:"standby"` // only if it stands by
 		}
 		if err := m.Decode(&body); err != nil {
 			return link.Reply{}, err
+		}
+		if body.Standby {
+			return link.Reply{}, s.discard()
 		}
 		s.shutdown(body.Fast)
 		return link.Reply{}, nil

@@ -22,16 +22,15 @@ import (
 // The cache on disk is opened by the server that has server.lock, before anything is looked up, and closed by
 // one that ends in order or hands its listeners to another. Without it, for whatever reason, everything else works: the
 // reason is logged once, and counted. No server ends for want of it; a path that is wrong is refused before there is one
-// (config.CheckDisk).
+// (config.CheckPaths).
 
 // diskDir is where the cache on disk is; "": nowhere. explicit: somebody has named it.
 func diskDir(c *config.Config, root runroot.Root) (dir string, explicit bool) {
-	named := c.Cache.NamedDisk()
 	switch {
-	case named != "":
-		return named, true
-	case c.Cache.Size == 0, c.Cache.DiskSize == 0, c.Cache.DiskPath == config.Off:
+	case !c.Cache.OnDisk():
 		return "", false
+	case c.Cache.DiskPath != "":
+		return c.Cache.DiskPath, true
 	case root.Dir() != runroot.Default():
 		return filepath.Join(root.Dir(), "cache"), false
 	case os.Geteuid() == 0:

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"trafficd/queue"
 	"trafficd/roles/internal/config"
 )
 
@@ -50,4 +51,30 @@ func TestConnectionsOfAClient(t *testing.T) {
 	if _, ok := c.enter(netip.Addr{}); !ok {
 		t.Error("a client without an address is not let in")
 	}
+}
+
+// Of two listeners the kernel takes one only, for lack of memory say: both are tried again.
+func TestAcceptingBeginsAgainTogether(t *testing.T) {
+	l, err := queue.Bind("127.0.0.1:0", 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() }) // after the engine
+	e := startEngine(t, 1, nil)
+	e.each(func(w *worker) {
+		if err := w.acceptOn(l.FD()); err != nil {
+			t.Fatal(err)
+		}
+		w.pauseAccepting()
+		w.acceptors[1].fd = -1
+		w.resumeAccepting()
+		if !w.paused || w.acceptors[0].watch.Active() {
+			t.Error("one of them accepts")
+		}
+		w.acceptors[1].fd = l.FD()
+		w.resumeAccepting()
+		if w.paused || !w.acceptors[0].watch.Active() || !w.acceptors[1].watch.Active() {
+			t.Error("they do not accept again")
+		}
+	})
 }

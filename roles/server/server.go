@@ -81,7 +81,7 @@ type Server struct {
 
 	mu     sync.Mutex // guards what follows
 	state  stats.State
-	lock   *lockfile.Lock                  // held while ready
+	lock   *lockfile.Lock                  // held while ready; set by takeLock
 	stop   chan struct{}                   // closed when the server is to end
 	fast   bool                            // without waiting for what is under way
 	yields chan struct{}                   // closed when the server is to leave its connections to its standby
@@ -159,6 +159,9 @@ func (s *Server) live(ctx context.Context, signals <-chan os.Signal) error {
 	for {
 		select {
 		case err := <-begun:
+			if errors.Is(err, errEnding) {
+				return nil
+			}
 			if err != nil {
 				return err
 			}
@@ -371,9 +374,6 @@ func (w *worker) run(f func()) {
 // With custody the connections of the server before go on first; what is new waits for the
 // manager's word, which makes sure that the queue has one consumer.
 func (s *Server) begin(ctx context.Context, lock *lockfile.Lock) error {
-	s.mu.Lock()
-	s.lock = lock
-	s.mu.Unlock()
 	pid, start := int(s.role.PID.Load()), s.role.StartTime.Load() // of the server before
 	self := proc.Self()
 	s.role.Enter(self.PID, self.StartTime, s.generation)
@@ -498,6 +498,11 @@ func (s *Server) reopen() error {
 func (s *Server) shutdown(fast bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.shut(fast)
+}
+
+// shut is shutdown; s.mu is held.
+func (s *Server) shut(fast bool) {
 	s.fast = s.fast || fast
 	select {
 	case <-s.stop:

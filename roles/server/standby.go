@@ -44,7 +44,7 @@ func (s *Server) waitTurn(ctx context.Context) (*lockfile.Lock, error) {
 	if err := s.link.ready(ctx, false); err != nil {
 		return nil, err
 	}
-	lock, err := lockfile.Acquire(s.root.ServerLock())
+	lock, err := s.takeLock()
 	if errors.Is(err, lockfile.ErrHeld) {
 		return nil, exitcode.With(exitcode.TryAgain, err)
 	}
@@ -74,7 +74,7 @@ func (s *Server) standBy(ctx context.Context) (*lockfile.Lock, error) {
 		if time.Since(asked) > lockHurry {
 			since = time.Now() // it was a wait for a death, and this is the death
 		}
-		lock, err := lockfile.Acquire(s.root.ServerLock())
+		lock, err := s.takeLock()
 		if !errors.Is(err, lockfile.ErrHeld) {
 			return lock, err
 		}
@@ -88,6 +88,35 @@ func (s *Server) standBy(ctx context.Context) (*lockfile.Lock, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// errEnding is why a server that was asked to end takes no lock.
+var errEnding = errors.New("this server was asked to end")
+
+// takeLock makes this process the server, unless it was asked to end. Whether the one or the other was first is
+// decided here and in discard: who has the lock has the connections, and does not end for another's sake.
+func (s *Server) takeLock() (*lockfile.Lock, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ends() {
+		return nil, errEnding
+	}
+	lock, err := lockfile.Acquire(s.root.ServerLock())
+	if err == nil {
+		s.lock = lock
+	}
+	return lock, err
+}
+
+// discard ends a server that stands by, and refuses when it has taken over.
+func (s *Server) discard() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lock != nil {
+		return errors.New("this server has taken over")
+	}
+	s.shut(true)
+	return nil
 }
 
 // goPoll is how often a server that waits for the manager's word looks whether there is a

@@ -235,8 +235,7 @@ func (w *worker) resumeAccepting() {
 	w.paused = false
 	for _, a := range w.acceptors {
 		if err := a.listen(); err != nil {
-			w.paused = true
-			a.resume.Reset(lookAgain)
+			w.pauseAccepting() // those that listen by now, too: they begin together
 			return
 		}
 	}

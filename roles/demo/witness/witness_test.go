@@ -26,10 +26,10 @@ func newOrigin(t *testing.T) *Origin {
 }
 
 // quick are options with which a client does in milliseconds what it else does in
-// seconds.
+// seconds. Its patience is no part of that: a proxy that does nothing wrong may still get no CPU for a while.
 func quick(o *Origin, addr string) Options {
 	return Options{
-		Addr: addr, Origin: o, Seed: seed, Patience: 2 * time.Second, Think: time.Microsecond, IdleEvery: time.Millisecond, RoundEvery: 50 * time.Millisecond, TunnelTime: 20 * time.Millisecond,
+		Addr: addr, Origin: o, Seed: seed, Patience: 30 * time.Second, Think: time.Microsecond, IdleEvery: time.Millisecond, RoundEvery: 50 * time.Millisecond, TunnelTime: 20 * time.Millisecond,
 		Rate: 64 << 20, Large: 256 << 10, MaxUpload: 256 << 10,
 	}
 }
@@ -60,7 +60,7 @@ func (o *Origin) counted(of *map[string]int) map[string]int {
 // eventually polls for what another goroutine, or the network, will bring.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(60 * time.Second)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for !cond() {
@@ -144,12 +144,16 @@ func TestEveryWrongIsSeen(t *testing.T) {
 					o := newOrigin(t)
 					r := newRelay(t, o, fault{at: at, answer: wrong.answer})
 					opts := quick(o, r.addr())
-					if slices.Contains(wrong.says, "no progress") { // the others are seen when they happen
+					interim := kind == Tunnel && wrong.name == "wrong byte" && at == 10 // 101 becomes 111, which is not the last word
+					if interim || slices.Contains(wrong.says, "no progress") {          // the others are seen when they happen
 						opts.Patience = 300 * time.Millisecond
 					}
 					k := NewClient(kind, 0, opts)
-					runUntil(t, k, func(t *Tally) bool { return t.Failed() > 0 })
-					f := k.tally.Failures()[0]
+					// A client of so little patience may give up before it is connected, and tries again.
+					connected := func(f Failure) bool { return f.Conn > 0 }
+					runUntil(t, k, func(t *Tally) bool { return slices.ContainsFunc(t.Failures(), connected) })
+					all := k.tally.Failures()
+					f := all[slices.IndexFunc(all, connected)]
 					if f.Kind != kind || f.Conn < 1 || f.Request < 1 || f.Line == "" {
 						t.Errorf("failure says too little: %+v", f)
 					}
@@ -312,7 +316,7 @@ func TestTheOriginSeesWhatIsWrong(t *testing.T) {
 		}
 		io.WriteString(conn, c.request)
 		conn.(*net.TCPConn).CloseWrite()
-		conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(time.Minute))
 		io.Copy(io.Discard, conn)
 		conn.Close()
 		if got := strings.Join(o.Faults(), "; "); !strings.Contains(got, c.says) || (c.says == "") != (got == "") {

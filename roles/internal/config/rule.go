@@ -81,7 +81,7 @@ var ruleKeys = []ruleKey{
 		mapTypes, func(m *Mapping) any { return &m.PreserveHost }},
 	{Setting{Name: "cache", Kind: Switch, Help: "false: nothing is stored, and nothing answered from the cache"},
 		mapTypes, func(m *Mapping) any { return &m.Cache }},
-	{Setting{Name: "ttl", Kind: Duration, Min: ms, Max: 3650 * day, Help: "time for which a response is fresh, whatever it says"},
+	{Setting{Name: "ttl", Kind: Duration, Min: ms, Max: 3650 * day, Help: "time for which a response that may be stored is fresh, whatever it says"},
 		mapTypes, func(m *Mapping) any { return &m.TTL }},
 	{Setting{Name: "default_ttl", Kind: Duration, Min: ms, Max: 3650 * day, Help: "time for which a response is fresh that does not say"},
 		mapTypes, func(m *Mapping) any { return &m.DefaultTTL }},

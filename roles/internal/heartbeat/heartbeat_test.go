@@ -75,12 +75,21 @@ func ok(body string) string {
 	return "HTTP/1.1 200 OK\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
 }
 
-// stalled has a deadline that is over soon: the peers it is used with never answer in
-// full, so nothing in the test depends on how soon.
-func stalled(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	t.Cleanup(cancel)
-	return ctx
+// expectAtDeadline probes a peer that never answers in full, with a deadline that is over soon. Did that peer not even get
+// the CPU for what it does say, the probe is made again with more time.
+func expectAtDeadline(t *testing.T, path string, want Kind) {
+	t.Helper()
+	for limit := 100 * time.Millisecond; ; limit *= 4 {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		err := Probe(ctx, Unix(path), Path)
+		cancel()
+		var f *Failure
+		if silent := errors.As(err, &f) && f.Kind == Timeout; silent && want != Timeout && limit < 10*time.Second {
+			continue
+		}
+		expect(t, err, want)
+		return
+	}
 }
 
 func TestProbePasses(t *testing.T) {
@@ -187,7 +196,7 @@ func TestProbeGivesUpAtItsDeadline(t *testing.T) {
 		}, Dripping},
 	} {
 		t.Run(name, func(t *testing.T) {
-			expect(t, Probe(stalled(t), Unix(serve(t, c.s)), Path), c.want)
+			expectAtDeadline(t, serve(t, c.s), c.want)
 		})
 	}
 }
@@ -205,7 +214,7 @@ func TestProbeOfAStoppedProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	expect(t, Probe(stalled(t), Unix(path), Path), Timeout)
+	expectAtDeadline(t, path, Timeout)
 }
 
 func TestCancelledProbeAccusesNobody(t *testing.T) {

@@ -55,6 +55,7 @@ type Hello struct {
 	State      string   `json:"state,omitempty"`      // of the role's own state machine
 	Want       []string `json:"want,omitempty"`       // what the peer is asked to send
 	Journal    uint64   `json:"journal,omitempty"`    // inode of the journal that a server keeps its connections by; 0: none
+	Leaves     bool     `json:"leaves,omitempty"`     // a server ends, and accepts nothing more
 }
 
 const opHello = "hello"

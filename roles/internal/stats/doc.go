@@ -21,9 +21,9 @@
 //
 // A row and a cell have a single writer, one loop of one server. Two servers live side by side during every
 // replacement, one draining while the other serves, and a third may wait as a standby; so loops are grouped in banks, and
-// the server of generation g writes bank g mod 4 only. Counters in a bank are never set back, and the next server to use
-// it counts on. Gauges belong to the living: when the manager has seen a server dead it calls ZeroGauges for its bank,
-// and only then the sums are right again.
+// the server of generation g writes bank g mod 4 only, and the manager leaves out generations whose bank is that of a
+// living one. Counters in a bank are never set back, and the next server to use it counts on. Gauges belong to the living:
+// when the manager has seen a server dead it calls ZeroGauges for its bank, and only then the sums are right again.
 //
 // Adding is a locked instruction on a line no other core writes: about 5 ns, no contention.
 //

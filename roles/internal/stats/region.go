@@ -241,6 +241,16 @@ type bankHeader struct {
 // Bank is the bank of the server with this generation.
 func (r *Region) Bank(generation uint64) Bank { return Bank{r, int(generation % Banks)} }
 
+// GenerationOf is the generation that a process was started as; 0: no bank names it.
+func (r *Region) GenerationOf(pid int) uint64 {
+	for i := range uint64(Banks) {
+		if owner, _ := r.Bank(i).Process(); owner == pid {
+			return r.Bank(i).Generation()
+		}
+	}
+	return 0
+}
+
 func (b Bank) header() *bankHeader { return (*bankHeader)(b.r.at(banksAt + b.i*bankWords*8)) }
 func (b Bank) base() int           { return loopsAt + b.i*bankSize }
 

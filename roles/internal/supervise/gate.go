@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -149,6 +150,17 @@ type Escalation struct {
 	Grace time.Duration // between TERM and the next step; 0: KILL at once
 	Core  int           // signal that leaves a dump of the goroutines behind, sent after Grace; 0: none
 	Warn  func(since time.Duration)
+}
+
+// Unread is e without the signals that a process reads, and stops as it was asked to: for a manager, and for a server with
+// custody. What these have when they are killed passes to another. A signal they may read when they have come round, or have
+// just taken over, and what is ended in order is ended for the clients, too.
+func (e Escalation) Unread() Escalation {
+	e.Grace = 0
+	if e.Core == int(syscall.SIGQUIT) {
+		e.Core = 0
+	}
+	return e
 }
 
 // Outcome is what the gate decided, and what came of it.
