@@ -17,9 +17,11 @@ type bog struct {
 	out  chan struct{}
 }
 
-func (*bog) Published(cache.Key, []byte, cache.ID, int64) {}
-func (*bog) Has(cache.Key) bool                           { return false }
-func (*bog) Purge(func(cache.Key, []byte, []byte) bool)   {}
+func (*bog) Published(cache.Key, []byte, cache.ID, int64)    {}
+func (*bog) Has(cache.Key) bool                              { return false }
+func (*bog) Count(cache.Key) int                             { return 0 }
+func (*bog) Settle() bool                                    { return true }
+func (*bog) Purge(func(cache.Key, []byte, []byte) bool) bool { return true }
 func (b *bog) Removed(cache.Key) {
 	b.most.Store(max(b.most.Load(), b.in.Add(1)))
 	<-b.out

@@ -23,6 +23,9 @@ func newLogs(t testing.TB, loops int) *Output {
 	return heir(t, mem, loops)
 }
 
+// little is memory with the smallest rings.
+func little(loops int) []byte { return make([]byte, dataAt+loops*minRing) }
+
 // heir makes the log of a server that finds mem as the one before has left it.
 func heir(t testing.TB, mem []byte, loops int) *Output {
 	t.Helper()
@@ -91,7 +94,7 @@ func TestLinesOfSeveralLoops(t *testing.T) {
 
 // Round and round: lines that lie across the end of the ring come out whole.
 func TestARingIsUsedAgain(t *testing.T) {
-	out := begin(newLogs(t, 1), filepath.Join(t.TempDir(), "log"))
+	out := begin(heir(t, little(1), 1), filepath.Join(t.TempDir(), "log"))
 	dropped := 0
 	out.o.Dropped = func(int) { dropped++ }
 	n, all := 0, len(out.logs[0].ring.data)*3/32
@@ -108,7 +111,7 @@ func TestARingIsUsedAgain(t *testing.T) {
 
 // A full ring keeps what it has.
 func TestAFullRingDropsLines(t *testing.T) {
-	out := begin(newLogs(t, 1), filepath.Join(t.TempDir(), "log"))
+	out := begin(heir(t, little(1), 1), filepath.Join(t.TempDir(), "log"))
 	dropped := 0
 	out.o.Dropped = func(int) { dropped++ }
 	n := 0
@@ -117,6 +120,22 @@ func TestAFullRingDropsLines(t *testing.T) {
 	}
 	out.write()
 	check(t, out.path, want(0, n-1))
+}
+
+// Each loop has 4 MiB of the memory that the manager makes, however many there are. Of a little memory each takes as
+// much as makes a power of two.
+func TestSizeOfRings(t *testing.T) {
+	for _, loops := range []int{1, 2, 3, maxLoops} {
+		for _, c := range []struct{ each, want int }{{4 << 20, 4 << 20}, {8<<20 - 8, 4 << 20}, {minRing, minRing}} {
+			m, err := newMemory(make([]byte, dataAt+loops*c.each), loops)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.ring != c.want {
+				t.Errorf("%d loops with %d bytes each: a ring has %d, want %d", loops, c.each, m.ring, c.want)
+			}
+		}
+	}
 }
 
 // A server dies at each step of the writer. What it had written then, its successor neither loses
@@ -330,7 +349,7 @@ func TestTheWriter(t *testing.T) {
 	if pid, start := out.Predecessor(); pid != 1 || start != 1 {
 		t.Errorf("the writer is %d, %d", pid, start)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := os.Rename(filepath.Join(dir, "a"), filepath.Join(dir, "a.1")); err != nil {
 		t.Fatal(err)
@@ -351,7 +370,7 @@ func TestTheWriter(t *testing.T) {
 
 func wait(t *testing.T, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !cond(); {
+	for end := time.Now().Add(time.Minute); !cond(); {
 		if time.Now().After(end) {
 			t.Fatal("waited in vain")
 		}

@@ -20,7 +20,7 @@ import (
 // memory.
 const (
 	magic   = 0x676f6c7363636174 // "taccslog"
-	version = 2
+	version = 3
 
 	maxLoops  = queue.MaxLoops
 	pageSize  = 4096
@@ -30,8 +30,8 @@ const (
 	batchSize = 256 << 10
 	dataAt    = batchAt + batchSize
 
-	// minRing holds some of the longest lines.
-	minRing = 4 * maxLine
+	// minRing holds some of the longest lines. A ring is a power of two.
+	minRing = 256 << 10
 )
 
 type memHeader struct {
@@ -88,7 +88,6 @@ func newMemory(mem []byte, loops int) (*memory, error) {
 	for dataAt+2*m.ring*loops <= len(mem) {
 		m.ring *= 2
 	}
-	m.ring &^= m.ring - 1 | 7
 	if dataAt+m.ring*loops > len(mem) {
 		return nil, fmt.Errorf("access log: memory of %d bytes is too small for %d event loops", len(mem), loops)
 	}

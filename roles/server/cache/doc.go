@@ -57,7 +57,8 @@
 //
 // The tender (Store.Tend), a goroutine beside the loops, keeps some segments spare, and moves large bodies that were
 // hit. Where it is late, the allocation that opens a segment pays: it walks at most six segments and copies
-// at most 512 KiB (about 100 µs). Bodies over 64 KiB are then lost, but for their tag.
+// at most 512 KiB of bodies up to 64 KiB and as much of larger ones (about 200 µs). What is hot beyond that is lost, but for
+// its tag.
 //
 // # Life cycle
 //

@@ -2,10 +2,11 @@ package cache
 
 // How much of an eviction's work one allocation may be charged with, when nobody has done it before: at
 // most maxEvictions segments are walked, the last of which must yield, and of that at most half (512 KiB, some
-// 100 µs) is copied.
+// 100 µs) is copied; of large bodies maxRescued more, from all of them together.
 const (
 	maxEvictions  = 6
-	maxForwarded  = 64 << 10             // larger bodies are the tender's to move
+	maxForwarded  = 64 << 10 // larger bodies are not copied in one piece (rescueLarge)
+	maxRescued    = 512 << 10
 	hotShare      = 2                    // a segment is kept whole if 1/hotShare of it was hit
 	maxChainSteps = maxSegSize / granule // more objects than a segment can hold: the chain is damaged
 )

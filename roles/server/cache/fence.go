@@ -12,7 +12,7 @@ import (
 // are purged while it is on its way, a response is not stored although no purge was meant for it, and never the other way round. What an
 // unsafe request has changed (RFC 9111 §4.4) is purged like that, too (Outdate).
 //
-// A prefix has no slot, since a response has too many of them. The last few are listed, and what is older than the
+// A prefix has no place, since a response has too many of them. The last few are listed, and what is older than the
 // oldest of them is not stored.
 type fenceBook struct {
 	serial atomic.Uint64 // purges begun

@@ -72,7 +72,7 @@ type segmentHeader struct {
 	used atomic.Uint32 // bytes handed out; a gauge
 
 	class atomic.Uint32 // probation or protected; advice only, any value may follow a death
-	large atomic.Uint32 // records in it whose bodies are too large to be moved by a loop; a gauge
+	large atomic.Uint32 // records in it whose bodies are too large to be moved in one piece; a gauge
 	_     [28]byte
 }
 

@@ -14,10 +14,15 @@ type Lower interface {
 	// Has tells whether anything may be stored under k there. No may also mean that it cannot tell without
 	// blocking.
 	Has(k Key) bool
+	// Count tells how many responses that is, one for each alternate.
+	Count(k Key) int
 	// Purge takes out, for good, whatever match accepts, alternate by alternate. labels are the lines of a head from which
 	// Options.Tags reads the tags. It is not called on a loop and may block; match must not be called with a lock
-	// held that the other methods take.
-	Purge(match func(k Key, uri, labels []byte) bool)
+	// held that the other methods take. False: it could not, or not all of it, as another process has it by now or is about to.
+	Purge(match func(k Key, uri, labels []byte) bool) bool
+	// Settle waits, within bounds, until what Removed has told of can come back by no order of deaths. It is not called on a
+	// loop. False: it never will be, as another process has the tier.
+	Settle() bool
 }
 
 // SetLower puts a tier below the store; nil takes it away.

@@ -14,7 +14,11 @@ func (d *diary) Published(k Key, vary []byte, id ID, _ int64) {
 }
 func (d *diary) Has(Key) bool { return false }
 
-func (d *diary) Purge(func(Key, []byte, []byte) bool) {}
+func (d *diary) Count(Key) int { return 0 }
+
+func (d *diary) Settle() bool { return true }
+
+func (d *diary) Purge(func(Key, []byte, []byte) bool) bool { return true }
 
 func (d *diary) Removed(k Key) { d.lines = append(d.lines, fmt.Sprintf("removed %x", k[0])) }
 

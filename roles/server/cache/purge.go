@@ -28,14 +28,20 @@ func (s *Store) Purge(p *Purge) (n Purged, err error) {
 	}
 	// Twice: what the tier below puts up meanwhile it has seen there before it was taken out, so before the second.
 	s.putUp(p)
-	n.Below = s.purgeBelow(p)
+	var ok bool
+	if n.Below, ok = s.purgeBelow(p); !ok {
+		return n, ErrFenced // or as good as that
+	}
 	s.putUp(p)
 	if p.narrow() && s.fences.told.Load() == 0 {
 		n.Memory = s.purgeSet(s.place(s.keyOfURI(p.URI)), p)
-		return n, nil
+	} else {
+		for i := range s.sets {
+			n.Memory += s.purgeSet(uint32(i), p)
+		}
 	}
-	for i := range s.sets {
-		n.Memory += s.purgeSet(uint32(i), p)
+	if l := s.lower.Load(); l != nil && !(*l).Settle() {
+		return n, ErrFenced // or as good as that
 	}
 	return n, nil
 }
@@ -72,33 +78,30 @@ func (s *Store) means(p *Purge, uri, lines []byte) bool {
 	})
 }
 
-// purgeBelow purges the tier below, and counts what was not in memory as well.
-func (s *Store) purgeBelow(p *Purge) (n int) {
+// purgeBelow purges the tier below, and counts what was not in memory as well. False: it could not.
+func (s *Store) purgeBelow(p *Purge) (n int, ok bool) {
 	l := s.lower.Load()
 	if l == nil {
-		return 0
-	}
-	count := func(k Key) {
-		if !s.has(k) {
-			n++
-		}
+		return 0, true
 	}
 	if p.narrow() && s.fences.told.Load() == 0 {
 		k := s.keyOfURI(p.URI)
-		if (*l).Has(k) {
-			count(k)
+		if !s.has(k) {
+			n = (*l).Count(k)
 		}
 		(*l).Removed(k) // in any case: it may not know yet what it has
-		return n
+		return n, true
 	}
-	(*l).Purge(func(k Key, uri, labels []byte) bool {
+	ok = (*l).Purge(func(k Key, uri, labels []byte) bool {
 		if !s.means(p, uri, labels) {
 			return false
 		}
-		count(k)
+		if !s.has(k) {
+			n++
+		}
 		return true
 	})
-	return n
+	return n, ok
 }
 
 // has tells whether anything is stored under k.

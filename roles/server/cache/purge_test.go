@@ -237,13 +237,21 @@ type cellar struct{ kept map[Key]string }
 func (c *cellar) Published(Key, []byte, ID, int64) {}
 func (c *cellar) Removed(k Key)                    { delete(c.kept, k) }
 func (c *cellar) Has(k Key) bool                   { return c.kept[k] != "" }
-func (c *cellar) Purge(match func(Key, []byte, []byte) bool) {
+func (c *cellar) Count(k Key) int {
+	if c.Has(k) {
+		return 1
+	}
+	return 0
+}
+func (c *cellar) Settle() bool { return true }
+func (c *cellar) Purge(match func(Key, []byte, []byte) bool) bool {
 	for k, text := range c.kept {
 		uri, labels, _ := strings.Cut(text, " ")
 		if match(k, []byte(uri), []byte(labels)) {
 			delete(c.kept, k)
 		}
 	}
+	return true
 }
 
 // TestPurgeBelow: what is in both tiers is counted once, and gone from both.
@@ -286,7 +294,8 @@ func TestPurgeBelow(t *testing.T) {
 // shy is a cellar that does not say what it has.
 type shy struct{ cellar }
 
-func (*shy) Has(Key) bool { return false }
+func (*shy) Has(Key) bool  { return false }
+func (*shy) Count(Key) int { return 0 }
 
 // TestPurgeBelowWhatIsNotTold: a tier below that does not know yet what it has is purged all the same.
 func TestPurgeBelowWhatIsNotTold(t *testing.T) {
@@ -295,6 +304,26 @@ func TestPurgeBelowWhatIsNotTold(t *testing.T) {
 	s.SetLower(below)
 	if n, err := s.Purge(&Purge{URI: []byte("h/a")}); err != nil || n != (Purged{}) || len(below.kept) != 0 {
 		t.Errorf("purged %+v, %v; %d left below", n, err, len(below.kept))
+	}
+}
+
+// given is a cellar that another process has by now.
+type given struct{ cellar }
+
+func (*given) Purge(func(Key, []byte, []byte) bool) bool { return false }
+
+// TestPurgeBelowThatIsAnothers: a purge that the tier below does not take part in is refused, and a sweep is left to the successor.
+func TestPurgeBelowThatIsAnothers(t *testing.T) {
+	s := taggedStore(t)
+	s.SetLower(new(given))
+	if _, err := s.Purge(&Purge{Prefix: []byte("h/")}); !errors.Is(err, ErrFenced) {
+		t.Errorf("a purge: %v", err)
+	}
+	s.NoteKeys()
+	s.RemoveOthers([]byte("h/a"), 1)
+	s.sweep()
+	if len(s.sweeps.at) != 1 {
+		t.Error("what the tier below was not asked for is forgotten")
 	}
 }
 

@@ -69,14 +69,20 @@ func (a *Arena) openNext() error {
 	s.ring.Lock()
 	defer s.ring.Unlock()
 	s.seal(&a.cursor)
-	want := uint32(2) // since survivors may need one, too
+	want := s.wanted()
 	if a.class == protected {
 		want = 1 // it is the tender who allocates, mostly, to evict with more care than is taken here
 	}
+	budget := s.rescueLimit()
 	for try := 1; s.ring.spares.n < want && try <= maxEvictions; try++ {
 		seg, ok := s.victim()
 		if !ok {
 			break
+		}
+		if a.class != protected && s.segs[seg].large.Load() != 0 {
+			s.ring.Unlock() // the victim is nobody else's, and the order of the locks is arena, ring
+			budget = s.rescueLarge(seg, budget)
+			s.ring.Lock()
 		}
 		s.evict(seg, try == maxEvictions && s.ring.spares.n == 0)
 	}
@@ -86,6 +92,12 @@ func (a *Arena) openNext() error {
 	rouse(s.wake)
 	return nil
 }
+
+// wanted is how many spare segments there should be when a loop opens one: for itself, for small survivors and for large ones.
+func (s *Store) wanted() uint32 { return 3 + uint32(s.rescueLimit()/int64(s.segSize)) }
+
+// rescueLimit bounds the large bodies that a loop moves when it opens a segment.
+func (s *Store) rescueLimit() int64 { return min(maxRescued, 2*int64(s.segSize)) }
 
 // leftWorth is the part of a segment that must be free for it to be filled up.
 const leftWorth = 8

@@ -120,10 +120,11 @@ func (s *Store) sweep() {
 	}
 	all := s.fences.all.Load()
 	w.Unlock()
-	for k := range s.others(since, all) {
+	keys, ok := s.others(since, all)
+	for k := range keys {
 		s.Remove(k)
 	}
-	if s.Fenced() {
+	if !ok || s.Fenced() {
 		return // it is another's affair
 	}
 	w.Lock()
@@ -139,15 +140,16 @@ func (s *Store) sweep() {
 	s.fences.all.CompareAndSwap(all, 0)
 }
 
-// others finds the keys that sweep removes. On the tier below it is not known when something came: it goes.
-func (s *Store) others(since map[Key]int64, all int64) map[Key]bool {
-	keys := map[Key]bool{}
+// others finds the keys that sweep removes. On the tier below it is not known when something came: it goes. False: that tier
+// could not be asked.
+func (s *Store) others(since map[Key]int64, all int64) (keys map[Key]bool, ok bool) {
+	keys, ok = map[Key]bool{}, true
 	meant := func(k Key, uri []byte, came int64) bool {
 		own := s.keyOfURI(uri)
 		return k != own && k != own.Parts() && came < max(since[own], all)
 	}
 	if l := s.lower.Load(); l != nil {
-		(*l).Purge(func(k Key, uri, _ []byte) bool {
+		ok = (*l).Purge(func(k Key, uri, _ []byte) bool {
 			if !meant(k, uri, 0) {
 				return false
 			}
@@ -161,5 +163,5 @@ func (s *Store) others(since map[Key]int64, all int64) map[Key]bool {
 		}
 		return true
 	})
-	return keys
+	return keys, ok
 }

@@ -1,11 +1,15 @@
 package cache
 
-import "golang.org/x/sys/unix"
+import (
+	"math"
+
+	"golang.org/x/sys/unix"
+)
 
 // Tend does, until stop is closed, what would cost a loop too much or too often: it keeps spare
 // segments, so that evictions are not paid for by allocations, has memory behind the one that is opened next,
-// and moves large objects that were hit
-// out of the segments that are evicted next. Without it the store works, but for the large ones.
+// and moves large objects that were hit out of the segments that are evicted next. Without it the store works, but for
+// those of them that take more than an allocation may be charged with.
 // One goroutine beside the loops runs it. It sleeps until segments are opened.
 func (s *Store) Tend(stop <-chan struct{}) {
 	for {
@@ -42,7 +46,7 @@ func rouse(c chan struct{}) {
 }
 
 // stockTarget is how many spare segments the tender keeps: enough for the time it takes to get a processor.
-func (s *Store) stockTarget() uint32 { return uint32(min(2+len(s.segs)/32, 12)) }
+func (s *Store) stockTarget() uint32 { return max(s.wanted(), uint32(min(2+len(s.segs)/32, 12))) }
 
 // maxPromotions is how many segments the tender keeps whole in a row. When all of them are hot, something hot
 // has to go.
@@ -56,7 +60,7 @@ func (s *Store) tend() {
 			return
 		}
 		if s.segs[seg].large.Load() != 0 {
-			s.rescueLarge(seg)
+			s.rescueLarge(seg, math.MaxInt64)
 		}
 		s.ring.Lock()
 		before := s.ring.spares.n
@@ -79,13 +83,14 @@ func (s *Store) nextVictim() (uint32, bool) {
 	return s.victim()
 }
 
-// rescueLarge copies the large objects of a segment that were hit.
-func (s *Store) rescueLarge(seg uint32) {
+// rescueLarge copies the large objects of a victim that were hit, as long as they fit what is left of the budget in
+// bytes, and returns what is left after. The caller does not hold ring.mu.
+func (s *Store) rescueLarge(seg uint32, budget int64) int64 {
 	a := s.protected
 	w := s.segs[seg].word.Load()
 	here := locate(seg, 0, generationOf(w))
 	if stateOf(w) != segSealed || !a.pinServing(here) {
-		return
+		return budget
 	}
 	defer a.unpin(here)
 	class := s.segs[seg].class.Load()
@@ -94,12 +99,14 @@ func (s *Store) rescueLarge(seg uint32) {
 			return
 		}
 		if o, ok := a.current(l, h); ok {
-			if o.hdr.wasHit() && o.BodyLen() <= s.largest() {
+			if n := o.BodyLen(); o.hdr.wasHit() && n <= min(budget, s.largest()) {
 				a.move(&o, class)
+				budget -= n
 			}
 			o.Release()
 		}
 	})
+	return budget
 }
 
 // largest bounds what is moved: more than an eighth of the store would drive out too much that is just as good.

@@ -28,11 +28,13 @@
 //   - Nothing in the index or in a summary is believed. A record proves itself: magic, store, sequence number, place, key and
 //     checksums, of all that is served. What does not fit is an error counted and a miss.
 //   - A segment gets its new sequence number in the index before its first byte is overwritten, so its old entries are dead
-//     by then. Numbers grow by one with each segment opened, so they order all records there are.
+//     by then. Numbers grow with each segment opened, so they order all records there are, and none is used twice.
 //   - An entry is made after its record has been written as a whole, and only while memory still has that very response.
 //   - What is replaced in memory loses its entry at once, before its successor is queued to be written. What is removed
 //     loses it at once, too, and a tombstone follows into the log. So no order of deaths brings back what was
 //     replaced or removed: over a death the index is kept, and without an index (below) newer records and tombstones win.
+//   - No power cut brings the older of two versions back without the newer: a segment is overwritten when everything up
+//     to it is dead on the medium (medium.go).
 //   - Writers: one goroutine appends. A process whose writer may still be inside a write is waited for, or its segment is
 //     left alone: the number of a segment changes by compare-and-swap, as its predecessor may want the same one.
 //
@@ -43,8 +45,8 @@
 // or the store was closed in order, the index is taken as it is, without a scan. After a power cut it is not, since its
 // pages were written back in any order: it is cleared and made anew in the background from the summaries, the newest segment
 // first (from the records of a segment that has none), while what has been found so far is served. Written
-// data is flushed when a segment is full and at least every few seconds (syncEvery): a power cut may lose what was written since, removals
-// included.
+// data is flushed with each segment opened and at least every few seconds (syncEvery): a power cut may lose what was written since, removals
+// included, and of a full store the sixteenth that is overwritten next.
 //
 // # Failures
 //

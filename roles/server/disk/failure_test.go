@@ -156,7 +156,7 @@ func TestOverload(t *testing.T) {
 	w.page = nil
 	w.open(true, nil)
 	defer w.end()
-	await(t, "the rebuild", func() bool { return !w.scan.active.Load() })
+	w.rebuilt()
 	for n := range 10 {
 		if v := w.get(n, ""); v == 1 {
 			t.Errorf("object %d: what was replaced is back", n)
@@ -199,4 +199,39 @@ func (d *memDevice) set(f func(write bool, off int64, n int) (int, error)) {
 	d.mu.Lock()
 	d.fail = f
 	d.mu.Unlock()
+}
+
+// TestARemovalOutlivesAFailedWrite: the write that had its tombstone fails. It is written later, so that what was removed does not come back
+// from the log.
+func TestARemovalOutlivesAFailedWrite(t *testing.T) {
+	w := newWorld(t, 8, ramOf(t))
+	for n := range 10 {
+		w.server.store(n, 1, 100, "")
+	}
+	w.settled()
+	w.dev.set(func(write bool, _ int64, _ int) (int, error) {
+		if write {
+			return 0, unix.EIO
+		}
+		return 0, nil
+	})
+	w.mem.Remove(keyOf(3))
+	w.write.ask(func() { w.write.work() })
+	if w.count(stats.DiskErrors) == 0 {
+		t.Error("no write has failed")
+	}
+	w.dev.set(nil)
+	w.write.ask(func() { w.write.until = time.Time{} })
+	w.settled()
+	w.end()
+	w.cut()
+	w.open(true, nil)
+	defer w.end()
+	w.rebuilt()
+	if v := w.get(3, ""); v != 0 {
+		t.Error("what was removed is back")
+	}
+	if w.get(4, "") != 1 {
+		t.Error("what was not removed is gone")
+	}
 }

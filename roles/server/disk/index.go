@@ -210,15 +210,16 @@ func (x *index) changes(k cache.Key) uint64 {
 // put makes an entry. It replaces the one with the same tag and vary hash in one store; otherwise it takes a way that
 // is free, or the oldest. allowed is asked under the shard's lock.
 func (x *index) put(k cache.Key, p place, in info, allowed func(changes uint64) bool) (done bool) {
-	return x.insert(k, p, in, true, allowed)
+	return x.insert(k, p, in, nil, allowed)
 }
 
-// putOlder is put for what is older than all that is there: it replaces nothing.
-func (x *index) putOlder(k cache.Key, p place, in info, allowed func() bool) (done bool) {
-	return x.insert(k, p, in, false, func(uint64) bool { return allowed() })
+// putOlder is put for what is older than all that was given to it so far: it replaces nothing. full, one for each set, notes where
+// there was no room for something: what is older than that must not take its place when there is room again.
+func (x *index) putOlder(k cache.Key, p place, in info, full []bool, allowed func() bool) (done bool) {
+	return x.insert(k, p, in, full, func(uint64) bool { return allowed() })
 }
 
-func (x *index) insert(k cache.Key, p place, in info, replace bool, allowed func(changes uint64) bool) (done bool) {
+func (x *index) insert(k cache.Key, p place, in info, full []bool, allowed func(changes uint64) bool) (done bool) {
 	if x.broken.Load() {
 		return false
 	}
@@ -232,8 +233,13 @@ func (x *index) insert(k cache.Key, p place, in info, replace bool, allowed func
 	}
 	set := &x.sets[n]
 	way, same := x.choose(set, k.Tag(), in)
-	if !replace && (same || x.serves(place(set.places[way].Load()))) {
-		return false
+	if full != nil {
+		if same || full[n] {
+			return false
+		}
+		if full[n] = x.serves(place(set.places[way].Load())); full[n] {
+			return false
+		}
 	}
 	x.enter(set, way, same, k.Tag(), p, in)
 	return true

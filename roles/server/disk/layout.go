@@ -157,7 +157,7 @@ const (
 type segmentHeader struct {
 	id    uint64
 	seq   uint64
-	floor uint64 // no record of a segment with a smaller number counts
+	floor uint64 // no record of a segment with a smaller number counts; of all headers the highest
 	seg   uint32
 }
 

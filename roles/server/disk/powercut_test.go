@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,7 @@ type world struct {
 	head storeHeader
 	page []byte // the index
 	ram  []byte
+	lazy bool // nothing is flushed unless it is waited for; else at random
 	*server
 
 	latest map[int]int // version stored last; also of what was removed or lost since
@@ -57,6 +59,10 @@ func (w *world) open(rebuild bool, mem *cache.Store) {
 	row := new(stats.Row)
 	o := Options{Size: worldSize, Threads: 1, Stats: row, Labels: testLabels}
 	s := newStore(w.dev, w.head, x, o, rebuild)
+	s.write.runway = 1 + uint32(w.rng.IntN(4))
+	if w.lazy || w.rng.IntN(2) == 0 {
+		s.medium.behind = nil
+	}
 	if mem == nil {
 		clear(w.ram)
 		var err error
@@ -183,7 +189,12 @@ func (w *world) cut() {
 			delete(d.dirty, page)
 		}
 	}
-	copy(d.data, d.solid)
+	w.reboot()
+}
+
+// reboot leaves what the medium has.
+func (w *world) reboot() {
+	copy(w.dev.data, w.dev.solid)
 	clear(w.now) // we shall see
 	w.page = nil // another boot id: it would not be used
 }
@@ -254,7 +265,7 @@ func TestPowerCuts(t *testing.T) {
 				if w.rng.IntN(2) == 0 {
 					hits += w.lookAtAll() // while it is made anew
 				}
-				await(t, "the rebuild", func() bool { return !w.scan.active.Load() })
+				w.rebuilt()
 				hits += w.lookAtAll()
 				if damaged {
 					break
@@ -303,4 +314,116 @@ func TestKills(t *testing.T) {
 			return
 		}
 	}
+}
+
+// TestNothingIsWrittenBeforeWhatADeadWriterLeft: a server is killed when its last write is done and not noted yet. What is removed after
+// that stays so, although the record lies behind the end of what is known to be written.
+func TestNothingIsWrittenBeforeWhatADeadWriterLeft(t *testing.T) {
+	w := newWorld(t, 9, ramOf(t))
+	w.server.store(1, 1, 100, "")
+	w.settled()
+	r := &w.index.rows[w.index.hdr.cursor.Load()]
+	used := r.used.Load()
+	w.server.store(2, 1, 1000, "")
+	w.server.store(3, 1, 100, "")
+	w.settled()
+	w.end()
+	for n := 2; n <= 3; n++ { // what comes after the write
+		w.index.remove(keyOf(n), nil)
+	}
+	r.used.Store(used)
+	w.open(false, nil)
+	w.mem.Remove(keyOf(3))
+	w.settled()
+	w.end()
+	w.cut()
+	w.open(true, nil)
+	defer w.end()
+	w.rebuilt()
+	if v := w.get(3, ""); v != 0 {
+		t.Error("what was removed is back")
+	}
+	if w.get(1, "") != 1 {
+		t.Error("what was not removed is gone")
+	}
+}
+
+// TestARebuildPassesOverWhatIsOlderThanWhatHadNoRoom: the newest version of an object finds its set full. When there is room again, an
+// older one does not take its place.
+func TestARebuildPassesOverWhatIsOlderThanWhatHadNoRoom(t *testing.T) {
+	w := newWorld(t, 10, ramOf(t))
+	var same, others []int // objects whose entries lie in one set, and elsewhere
+	for n := 0; len(same) < setWays+1; n++ {
+		if w.index.setOf(keyOf(n)) == w.index.setOf(keyOf(0)) {
+			same = append(same, n)
+		} else {
+			others = append(others, n)
+		}
+	}
+	w.server.store(same[0], 1, 100, "")
+	w.written()
+	seg := w.index.hdr.cursor.Load()
+	for _, n := range others[:12] { // so that what follows lies in another segment
+		w.server.store(n, 1, 30_000, "")
+	}
+	w.server.store(same[0], 2, 100, "")
+	for _, n := range same[1:] {
+		w.server.store(n, 1, 100, "")
+	}
+	w.settled()
+	w.end()
+	if w.index.hdr.cursor.Load() == seg {
+		t.Fatal("all of it is in one segment")
+	}
+	w.cut()
+	var once sync.Once
+	reads, opened := make(chan struct{}), make(chan struct{})
+	at := w.index.segmentAt(seg) + int64(w.index.segSize) - trailerSize
+	w.dev.set(func(write bool, off int64, _ int) (int, error) {
+		if !write && off == at { // the rebuild comes to the older segment
+			once.Do(func() { <-opened; close(reads); w.index.remove(keyOf(same[1]), nil) })
+		}
+		return 0, nil
+	})
+	w.open(true, nil)
+	close(opened)
+	defer w.end()
+	w.rebuilt()
+	select {
+	case <-reads:
+	default:
+		t.Fatal("the older segment was not read")
+	}
+	if v := w.get(same[0], ""); v == 1 {
+		t.Error("what was replaced is back")
+	}
+	if w.get(same[2], "") != 1 {
+		t.Error("what is newer is gone")
+	}
+}
+
+// TestTheGaugeFollowsARebuild: the writer has nothing to do while the index is made anew, and says all the same how much there is.
+func TestTheGaugeFollowsARebuild(t *testing.T) {
+	w := newWorld(t, 13, ramOf(t))
+	for n := range 20 {
+		w.server.store(n, 1, 1000, "")
+	}
+	w.settled()
+	w.end()
+	w.keep(func(int64) bool { return true })
+	at := w.head.segmentAt(0) + int64(w.head.segSize) - trailerSize
+	idle := make(chan struct{})
+	w.dev.set(func(write bool, off int64, _ int) (int, error) {
+		if !write && off == at { // the rebuild comes to the segment
+			<-idle
+		}
+		return 0, nil
+	})
+	w.open(true, nil)
+	defer w.end()
+	for range 2 {
+		w.write.ask(func() {})
+	}
+	close(idle)
+	await(t, "the number of objects", func() bool { return w.count(stats.DiskObjects) == 20 })
 }

@@ -2,11 +2,14 @@ package disk
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
+	"trafficd/roles/internal/stats"
 	"trafficd/roles/server/cache"
 )
 
@@ -62,7 +65,7 @@ func TestPurge(t *testing.T) {
 	}
 	s = start(t, dir)
 	defer s.kill()
-	await(t, "the rebuild", func() bool { return !s.scan.active.Load() })
+	s.rebuilt()
 	expect()
 }
 
@@ -85,7 +88,7 @@ func TestPurgeOfOneAlternate(t *testing.T) {
 			}
 		}
 		s = start(t, dir)
-		await(t, "the rebuild", func() bool { return !s.scan.active.Load() })
+		s.rebuilt()
 		if a, b := s.get(1, "a: b\r\n"), s.get(1, "a: c\r\n"); a != 0 || b != 2 {
 			t.Errorf("cut %v: versions %d and %d, want 0 and 2", cut, a, b)
 		}
@@ -145,10 +148,142 @@ func TestPurgeDuringARebuild(t *testing.T) {
 	w.mem.Remove(keys["/b"])
 	close(release)
 	<-purged
-	await(t, "the rebuild", func() bool { return !w.scan.active.Load() })
+	w.rebuilt()
 	for path, k := range keys {
 		if w.Has(k) != (path == "/c") {
 			t.Errorf("%s: found %v", path, w.Has(k))
 		}
+	}
+}
+
+// TestAPurgeMeetsTheEnd: a purge that goes through the log while the store is closed stops, says so, and gives nothing up for it.
+func TestAPurgeMeetsTheEnd(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, dir)
+	for n := range 90 {
+		s.store(n, 1, 20_000, "")
+	}
+	s.written()
+	closed := make(chan error, 1)
+	var once sync.Once
+	if s.Purge(func(cache.Key, []byte, []byte) bool {
+		once.Do(func() {
+			go func() { closed <- s.Close() }()
+			<-s.stop
+		})
+		return false
+	}) {
+		t.Error("the purge says that it has looked at everything")
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if n := s.count(stats.DiskErrors); n != 0 {
+		t.Errorf("%d errors", n)
+	}
+	s = start(t, dir)
+	defer s.Close()
+	for n := range 90 {
+		if !s.Has(keyOf(n)) {
+			t.Fatalf("object %d is gone", n)
+		}
+	}
+}
+
+// TestNothingComesBackAfterTheEnd: a server that has closed its store, for one that is to follow, goes on with memory until
+// that one fences it. What it removes and replaces there the other does not find on disk, and no purge pretends.
+func TestNothingComesBackAfterTheEnd(t *testing.T) {
+	dir := t.TempDir()
+	s := start(t, dir)
+	for n := range 3 {
+		s.store(n, 1, 1000, "")
+	}
+	s.written()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.mem.Remove(keyOf(0))
+	s.store(1, 2, 1000, "")
+	if _, err := s.mem.Purge(&cache.Purge{Prefix: []byte("example.org/")}); !errors.Is(err, cache.ErrFenced) {
+		t.Errorf("a purge: %v", err)
+	}
+	next := start(t, dir)
+	defer next.Close()
+	for n, want := range []int{0, 0, 1} {
+		if v := next.get(n, ""); v != want {
+			t.Errorf("object %d: version %d, want %d", n, v, want)
+		}
+	}
+}
+
+// TestAPurgeByURLOutlivesAKill: the server dies as soon as it has answered. What was purged stays away, also when the index is lost.
+func TestAPurgeByURLOutlivesAKill(t *testing.T) {
+	w := newWorld(t, 11, ramOf(t))
+	uri := cache.AppendURI(nil, []byte("http"), []byte("example.org"), []byte("/a"), nil)
+	k := w.mem.KeyOf([]byte("http"), []byte("example.org"), []byte("/a"), nil)
+	c, err := w.mem.Create(k, &cache.Meta{Status: 200}, uri, nil, nil, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Write([]byte("body")); err != nil {
+		t.Fatal(err)
+	}
+	o, err := c.Publish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Release()
+	c.Release()
+	w.server.store(1, 1, 100, "")
+	w.settled()
+	if n, err := w.mem.Purge(&cache.Purge{URI: uri}); err != nil || n.Memory != 1 {
+		t.Fatalf("purged %+v, %v", n, err)
+	}
+	if !w.backlog.empty() {
+		t.Error("the purge is over, and its tombstone is not written")
+	}
+	w.end()
+	w.page = nil
+	w.open(true, nil)
+	defer w.end()
+	w.rebuilt()
+	if w.Has(k) {
+		t.Error("what was purged is back")
+	}
+	if !w.Has(keyOf(1)) {
+		t.Error("what was not purged is gone")
+	}
+}
+
+// TestAPurgeDoesNotWaitForADiskThatStandsStill: longer than a moment.
+func TestAPurgeDoesNotWaitForADiskThatStandsStill(t *testing.T) {
+	w := newWorld(t, 12, ramOf(t))
+	defer w.end()
+	busy, release := make(chan struct{}), make(chan struct{})
+	go w.write.ask(func() { close(busy); <-release })
+	<-busy
+	defer close(release)
+	if _, err := w.mem.Purge(&cache.Purge{URI: []byte("h/a")}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAPurgeMeetsWhatIsOnItsWay: what waited for the writer when the purge began is written to a segment that the purge has been to, and
+// memory evicts it before it is purged there.
+func TestAPurgeMeetsWhatIsOnItsWay(t *testing.T) {
+	w := newWorld(t, 13, ramOf(t))
+	defer w.end()
+	w.server.store(1, 1, 100, "")
+	w.written()
+	var once sync.Once
+	w.Purge(func(_ cache.Key, uri, _ []byte) bool {
+		once.Do(func() {
+			w.server.store(2, 1, 100, "")
+			w.written()
+		})
+		return string(uri) == string(uriOf(2))
+	})
+	if !w.Has(keyOf(1)) || w.Has(keyOf(2)) {
+		t.Errorf("what was purged is there: %v, what was not: %v", w.Has(keyOf(2)), w.Has(keyOf(1)))
 	}
 }

@@ -20,7 +20,7 @@ type backlog struct {
 	bytes atomic.Int64 // of the bodies that wait
 	hurry int64        // so many do not wait for the writer's next look; immutable
 
-	idle atomic.Bool   // the writer sleeps until it is woken
+	idle atomic.Bool   // the writer is to be woken
 	wake chan struct{} // of one
 
 	mu       sync.Mutex // guards below
@@ -81,8 +81,7 @@ func (b *backlog) push(r response) bool {
 	}
 }
 
-// rouse wakes the writer if it sleeps, which it does only when there has been nothing to do for a while: what comes
-// before it does costs no system call.
+// rouse wakes the writer if it sleeps, which it does only when few come: else they cost no system call.
 func (b *backlog) rouse() {
 	if b.idle.Load() && b.idle.CompareAndSwap(true, false) {
 		select {

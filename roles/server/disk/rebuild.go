@@ -48,15 +48,6 @@ func (r *rebuild) mayEnter(k cache.Key) bool {
 	return !touched && r.active.Load()
 }
 
-func (r *rebuild) stopped() bool {
-	select {
-	case <-r.store.stop:
-		return true
-	default:
-		return false
-	}
-}
-
 // prepare finds out which segments there are and which is the newest, before the writer writes. False: the store is
 // being closed.
 func (r *rebuild) prepare() bool {
@@ -65,10 +56,10 @@ func (r *rebuild) prepare() bool {
 	}
 	s, x := r.store, r.store.index
 	heads := make([]segmentHeader, x.segCount)
-	newest := segmentHeader{}
+	newest, floor := segmentHeader{}, uint64(0)
 	b := make([]byte, segHeaderSize)
 	for i := range heads {
-		if r.stopped() {
+		if r.store.stopping() {
 			return false
 		}
 		if err := readAll(s.dev, b, x.segmentAt(uint32(i))); err != nil {
@@ -80,15 +71,18 @@ func (r *rebuild) prepare() bool {
 			continue
 		}
 		heads[i] = h
+		floor = max(floor, h.floor)
 		if h.seq > newest.seq {
 			newest = h
 		}
 	}
-	x.hdr.seq.Store(newest.seq)
+	if newest.seq != 0 {
+		x.hdr.seq.Store(newest.seq + maxAhead)
+	}
 	x.hdr.cursor.Store(newest.seg)
-	x.hdr.floor.Store(newest.floor)
+	x.hdr.floor.Store(floor)
 	for i, h := range heads {
-		if h.seq != 0 && h.seq >= newest.floor {
+		if h.seq != 0 && h.seq >= floor {
 			x.rows[i].used.Store(x.segSize)
 			x.rows[i].seq.Store(h.seq)
 		}
@@ -116,8 +110,9 @@ func (r *rebuild) run() {
 	}
 	slices.SortFunc(order, func(a, b segment) int { return cmp.Compare(b.seq, a.seq) })
 	dead := map[grave]struct{}{}
+	full := make([]bool, x.setCount)
 	for _, g := range order {
-		if r.stopped() {
+		if r.store.stopping() {
 			return
 		}
 		es, err := s.contents(g.seg, g.seq)
@@ -133,7 +128,7 @@ func (r *rebuild) run() {
 			if _, this := dead[grave{e.key, e.vary}]; gone || this {
 				continue
 			}
-			x.putOlder(e.key, placeOf(g.seg, e.off, g.seq), infoOf(e.length, e.vary), func() bool { return r.mayEnter(e.key) })
+			x.putOlder(e.key, placeOf(g.seg, e.off, g.seq), infoOf(e.length, e.vary), full, func() bool { return r.mayEnter(e.key) })
 		}
 	}
 	x.hdr.state.CompareAndSwap(indexRebuilds, indexUsed)

@@ -134,6 +134,12 @@ func (s *server) written() {
 	})
 }
 
+// rebuilt waits until the index has been made anew.
+func (s *server) rebuilt() {
+	s.t.Helper()
+	await(s.t, "the rebuild", func() bool { return !s.scan.active.Load() })
+}
+
 func keyOf(n int) cache.Key {
 	var k cache.Key
 	r := rand.New(rand.NewPCG(uint64(n), 77))
@@ -235,6 +241,8 @@ type memDevice struct {
 	solid []byte                                          // what survives a power cut
 	dirty map[int64]bool                                  // pages written since the last flush
 	fail  func(write bool, off int64, n int) (int, error) // nil: all is well
+
+	stalled chan struct{}
 }
 
 func newMemDevice(size int64) *memDevice {
@@ -278,10 +286,22 @@ func (d *memDevice) WriteAt(p []byte, off int64) (int, error) {
 func (d *memDevice) Sync() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if done := d.stalled; done != nil {
+		d.mu.Unlock()
+		<-done
+		d.mu.Lock()
+	}
 	for page := range d.dirty {
 		d.settle(page)
 	}
 	return nil
+}
+
+// stall lets no flush return before done is closed.
+func (d *memDevice) stall(done chan struct{}) {
+	d.mu.Lock()
+	d.stalled = done
+	d.mu.Unlock()
 }
 
 func (d *memDevice) settle(page int64) {

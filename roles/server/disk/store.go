@@ -31,15 +31,17 @@ type Store struct {
 	backlog *backlog
 	reads   *readers
 	write   writer
+	medium  medium
 	scan    rebuild
 
 	stop    chan struct{} // closed by Close
 	ended   sync.WaitGroup
 	closing sync.Once
 	closed  atomic.Bool
-	warm    atomic.Bool // the index is in memory
-	dirty   atomic.Bool // written since the last sync
-	lost    atomic.Bool // something was not written that memory has
+	purging sync.RWMutex // held for reading by each Purge, and by Close before it takes the files away
+	warm    atomic.Bool  // the index is in memory
+	dirty   atomic.Bool  // written since the last sync
+	lost    atomic.Bool  // something was not written that memory has
 
 	off      atomic.Pointer[Trouble] // why nothing is found or written any more; nil: it works
 	failures complaints
@@ -71,8 +73,9 @@ type Options struct {
 
 // What the tier does on its own, and how often.
 const (
-	batchDelay = 10 * time.Millisecond  // between two looks into the backlog
-	linger     = 5                      // such looks for nothing before the writer sleeps
+	batchDelay = 2 * time.Millisecond   // between two looks into the backlog, while much comes
+	few        = 4                      // responses in that time are not much: each wakes the writer
+	linger     = 50 * time.Millisecond  // without anything before the writer sleeps
 	syncEvery  = 2 * time.Second        // what was written is flushed that often
 	goneWait   = time.Second            // for a predecessor's last write
 	pauseMin   = time.Second            // after several failed writes
@@ -80,6 +83,7 @@ const (
 	failLimit  = 3                      // failed writes in a row before a pause
 	unsavedGap = 5 * time.Second        // between two searches for what was not written
 	closeWait  = 2 * time.Second        // for the writer, at the end
+	settleWait = time.Second            // for the tombstones of a purge
 	gaugeEvery = 500 * time.Millisecond // how old the gauges may be
 )
 
@@ -102,6 +106,7 @@ func newStore(dev device, h storeHeader, x *index, o Options, rebuilds bool) *St
 	s.warm.Store(true)
 	x.lost = s.indexLost
 	s.write.init(s)
+	s.medium.init()
 	s.scan.init(s, rebuilds)
 	s.reads = newReaders(s)
 	return s
@@ -124,15 +129,17 @@ func (s *Store) Attach(mem *cache.Store) {
 
 // Close ends the tier: what is still to be written is, as long as that does not take too long, and the index is noted to be
 // good. Look-ups find nothing any more. The directory is free for another process then.
+//
+// Until that process fences memory, what is published and removed there is still taken out of the index, which it shares with
+// this one: it must not find on disk what was purged, or replaced, meanwhile.
 func (s *Store) Close() error {
 	var err error
 	s.closing.Do(func() {
-		if s.mem != nil {
-			s.mem.SetLower(nil)
-		}
 		close(s.stop)
 		s.reads.close()
 		s.ended.Wait()
+		s.purging.Lock()
+		defer s.purging.Unlock()
 		s.closed.Store(true)
 		if s.files != nil {
 			err = s.files.close(s)
@@ -149,6 +156,9 @@ func (s *Store) Published(k cache.Key, vary []byte, id cache.ID, size int64) {
 	v := varyHash(vary)
 	s.scan.touch(k)
 	older := s.index.remove(k, func(_ place, in info) bool { return in.vary() == v })
+	if s.closed.Load() {
+		return
+	}
 	if !s.backlog.push(response{id, grave{k, v}}) {
 		s.opts.Stats.Inc(stats.DiskDrops)
 		s.lost.Store(true)
@@ -163,7 +173,9 @@ func (s *Store) Published(k cache.Key, vary []byte, id cache.ID, size int64) {
 func (s *Store) Removed(k cache.Key) {
 	s.scan.touch(k)
 	s.index.remove(k, nil)
-	s.backlog.remove(grave{k, everyAlternate})
+	if !s.closed.Load() {
+		s.backlog.remove(grave{k, everyAlternate})
+	}
 }
 
 // Has reports whether a response for k may be here. It reads memory only.
@@ -171,13 +183,31 @@ func (s *Store) Has(k cache.Key) bool {
 	return s.warm.Load() && !s.closed.Load() && s.index.has(k)
 }
 
+// Count tells how many responses that is, one for each alternate.
+func (s *Store) Count(k cache.Key) int {
+	if !s.Has(k) {
+		return 0
+	}
+	var few [setWays]candidate
+	return len(s.index.find(few[:0], k))
+}
+
 // Sync waits until what was published and removed so far is on the medium.
 func (s *Store) Sync() error {
 	if !s.write.ask(func() { s.write.work() }) {
 		return errClosed
 	}
-	s.dirty.Store(false)
-	return s.dev.Sync()
+	return s.flush()
+}
+
+// stopping reports whether the store is closed, or is being closed.
+func (s *Store) stopping() bool {
+	select {
+	case <-s.stop:
+		return true
+	default:
+		return false
+	}
 }
 
 var errClosed = errors.New("the cache on disk is closed")
@@ -198,6 +228,9 @@ func (s *Store) complain(lines []complaint) {
 
 // indexLost ends the tier for this process; the next one makes the index anew.
 func (s *Store) indexLost() {
+	if s.closed.Load() {
+		return // whoever has it now may have made another
+	}
 	s.off.Store(&Trouble{Since: time.Now(), Off: true, Reason: "its index cannot be read: somebody has truncated it, or the disk fails"})
 	o := &s.opts
 	o.Stats.Inc(stats.DiskErrors)
@@ -224,19 +257,19 @@ func (s *Store) syncing() {
 		select {
 		case <-s.stop:
 			return
+		case <-s.medium.behind:
 		case <-tick.C:
-			s.flush()
 			s.complain(s.failures.due(time.Now()))
 		}
+		s.flushDirty()
 	}
 }
 
-// flush puts what was written on the medium.
-func (s *Store) flush() {
-	if !s.dirty.Swap(false) {
+func (s *Store) flushDirty() {
+	if !s.dirty.Load() {
 		return
 	}
-	if err := s.dev.Sync(); err != nil {
+	if err := s.flush(); err != nil {
 		s.failed(err, "flush")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -38,6 +39,18 @@ func TestHitsAfterTheDeathOfAll(t *testing.T) {
 	}
 	if s.get(1000, "") != 0 || s.count(stats.DiskErrors) != 0 {
 		t.Errorf("misses %d, errors %d", s.count(stats.DiskMisses), s.count(stats.DiskErrors))
+	}
+}
+
+// TestWhatComesAloneIsWrittenAtOnce: nothing is gathered while little comes, since what is gathered is lost if all processes
+// are killed.
+func TestWhatComesAloneIsWrittenAtOnce(t *testing.T) {
+	s := start(t, t.TempDir())
+	defer s.Close()
+	s.write.ask(func() { s.write.delay = time.Hour })
+	for n := range 20 {
+		s.store(n, 1, 1000, "")
+		await(t, "the write", func() bool { return s.index.holds(keyOf(n), varyHash(nil)) })
 	}
 }
 
@@ -109,7 +122,7 @@ func TestRemovedIsRemoved(t *testing.T) {
 			}
 		}
 		s = start(t, dir)
-		await(t, "the rebuild", func() bool { return !s.scan.active.Load() })
+		s.rebuilt()
 		for n := range 40 {
 			want := 1
 			if n < 20 {
@@ -153,7 +166,7 @@ func TestARebuildFindsTheNewest(t *testing.T) {
 	}
 	s = start(t, dir)
 	defer s.kill()
-	await(t, "the rebuild", func() bool { return !s.scan.active.Load() })
+	s.rebuilt()
 	missing := 0
 	for n := range want {
 		v := s.get(n, "")
@@ -391,10 +404,6 @@ func TestOneInstanceADirectory(t *testing.T) {
 // TestNoRoom: the file does not fit.
 func TestNoRoom(t *testing.T) {
 	dir := t.TempDir()
-	var old unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
-		t.Fatal(err)
-	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		t.Fatal(err)
@@ -472,7 +481,7 @@ func TestNothingOlderComesForWhatIsDamaged(t *testing.T) {
 	if s.index.has(k) {
 		t.Error("it is still there")
 	}
-	if s.index.putOlder(k, c[0].place, c[0].info, func() bool { return s.scan.mayEnter(k) }) {
+	if s.index.putOlder(k, c[0].place, c[0].info, make([]bool, s.index.setCount), func() bool { return s.scan.mayEnter(k) }) {
 		t.Error("something older has come in its place")
 	}
 }

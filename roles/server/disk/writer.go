@@ -29,6 +29,7 @@ type writer struct {
 	buf    []byte // of the segment from bufAt on, not written yet
 	bufAt  uint32
 	queued []queued
+	buried []grave    // whose tombstones are in the buffer
 	hot    []response // to be written once more, since their place is about to be used again
 	turn   bool       // whether the next is a new one
 
@@ -40,6 +41,12 @@ type writer struct {
 	until    time.Time // no write before
 	gauged   time.Time
 	list     []byte // of the chunks of one response
+
+	runway  uint32        // segments
+	delay   time.Duration // between two looks into the backlog, while much comes
+	rate    float64       // responses in that time, of late
+	counted time.Time     // when they were counted
+	seen    uint64        // the backlog's tail then
 
 	asks chan func()   // run between two turns
 	done chan struct{} // closed when there are no more turns
@@ -58,7 +65,10 @@ type queued struct {
 // flushSize is how much is gathered before it is written: as much as stays in the processor's cache.
 const flushSize = 256 << 10
 
-func (w *writer) init(s *Store) { w.store, w.asks, w.done = s, make(chan func()), make(chan struct{}) }
+func (w *writer) init(s *Store) {
+	w.store, w.asks, w.done, w.delay = s, make(chan func()), make(chan struct{}), batchDelay
+	w.runway = max(1, s.index.segCount/runwayShare)
+}
 
 // run is the writer's life.
 func (w *writer) run() {
@@ -76,17 +86,21 @@ func (w *writer) run() {
 	s.ended.Go(s.findUnsaved)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for looks := 0; !w.index().broken.Load(); {
-		if w.work() {
-			looks = 0
-		} else {
-			looks++
-		}
-		wait := batchDelay
-		if looks > linger {
+	for !w.index().broken.Load() {
+		some := w.work()
+		wait := w.delay
+		if w.fewCome() {
 			s.backlog.idle.Store(true)
-			if s.backlog.empty() {
-				wait = time.Hour
+			switch {
+			case s.backlog.waiting() > 0: // it came before that
+				wait = 0
+			case !s.backlog.empty(): // a removal, which came before that or has to wait
+			case some:
+				wait = linger
+			default:
+				if wait = time.Hour; s.scan.active.Load() {
+					wait = gaugeEvery // there are more objects from look to look
+				}
 				w.gauged = time.Time{}
 			}
 		}
@@ -103,6 +117,17 @@ func (w *writer) run() {
 		}
 		s.backlog.idle.Store(false)
 	}
+}
+
+// fewCome tells whether so little comes that each response may wake the writer, which costs the loop a system call. What is
+// gathered instead is lost if all processes are killed.
+func (w *writer) fewCome() bool {
+	if now := time.Now(); now.Sub(w.counted) >= w.delay {
+		tail := w.store.backlog.tail.Load()
+		w.rate = float64(tail-w.seen) * float64(w.delay) / float64(now.Sub(w.counted))
+		w.counted, w.seen = now, tail
+	}
+	return w.rate <= few
 }
 
 // ask has f run between two turns, and waits. False: there are no more turns.
@@ -141,13 +166,19 @@ func (w *writer) begin() {
 	if r.seq.Load() != seq || r.full.Load() != 0 || used < segHeaderSize || used > w.index().segSize {
 		return
 	}
-	b := make([]byte, used)
-	if _, err := s.dev.ReadAt(b, w.index().segmentAt(seg)); err != nil {
+	b := make([]byte, w.index().segSize)
+	if err := readAll(s.dev, b, w.index().segmentAt(seg)); err != nil {
 		s.failed(err, "read")
 		return
 	}
-	end := s.walkRecords(b, seg, seq, func(e *entry) { w.note(e) })
-	if end != used {
+	behind := false
+	end := s.walkRecords(b, seg, seq, func(e *entry) {
+		behind = behind || e.off >= used
+		w.note(e)
+	})
+	// What the process before wrote last, and died before it had noted that, is as good as new where it is not overwritten: a
+	// rebuild would take it for the newest, since it lies behind. So nothing is appended there.
+	if end != used || behind {
 		w.summary, w.count = w.summary[:0], 0
 		return
 	}
@@ -163,7 +194,7 @@ func (w *writer) finish() {
 	limit := time.Now().Add(closeWait)
 	for w.work() && time.Now().Before(limit) {
 	}
-	w.store.flush()
+	w.store.flushDirty()
 }
 
 // work does what there is to do. It reports whether there was anything.
@@ -172,16 +203,7 @@ func (w *writer) work() (some bool) {
 	if time.Now().Before(w.until) {
 		return w.discard()
 	}
-	if graves, all := s.backlog.graves(); graves != nil {
-		some = true
-		if all {
-			w.index().hdr.floor.Store(w.index().hdr.seq.Load() + 1)
-			w.seal() // the next segment's header says it
-		}
-		for g := range graves {
-			w.bury(g)
-		}
-	}
+	some = w.buryAll()
 	s.backlog.bytes.Store(0)
 	for range backlogSize {
 		r, ok := w.next()
@@ -195,6 +217,28 @@ func (w *writer) work() (some bool) {
 	}
 	w.flush()
 	return some
+}
+
+// settle writes the tombstones that are due, if anything can be written now.
+func (w *writer) settle() {
+	if time.Now().Before(w.until) {
+		return
+	}
+	w.buryAll()
+	w.flush()
+}
+
+// buryAll appends the tombstones that are due. It reports whether there were any.
+func (w *writer) buryAll() bool {
+	graves, all := w.store.backlog.graves()
+	if all {
+		w.index().hdr.floor.Store(w.index().hdr.seq.Load() + 1)
+		w.seal() // the next segment's header says it
+	}
+	for g := range graves {
+		w.bury(g)
+	}
+	return graves != nil
 }
 
 // next takes what is to be written next: what is new and what is to be kept in turns.
@@ -329,6 +373,7 @@ func (w *writer) bury(g grave) {
 		return
 	}
 	r.encode(b, nil)
+	w.buried = append(w.buried, g)
 }
 
 // reserve finds room for a record of the shape that r has, and says in r where that is. With e the record is
@@ -393,6 +438,7 @@ func (w *writer) flush() bool {
 	}
 	clear(w.queued)
 	w.queued = w.queued[:0]
+	w.buried = w.buried[:0]
 	// Once a batch: a loop counts in the same lines.
 	s.opts.Stats.Add(stats.DiskWrites, w.writes)
 	s.opts.Stats.Add(stats.DiskBytesWritten, w.bytes)
@@ -425,8 +471,13 @@ func writeAll(d device, b []byte, at int64) error {
 	return err
 }
 
-// fail deals with a write that did not work: what was in it is given up, and so is the segment.
+// fail deals with a write that did not work: what was in it is given up, and so is the segment. The tombstones in it
+// are due still.
 func (w *writer) fail(err error) {
+	for _, g := range w.buried {
+		w.store.backlog.remove(g)
+	}
+	w.buried = w.buried[:0]
 	for i := range w.queued {
 		w.queued[i].object.Release()
 		w.drop(w.queued[i].grave)
@@ -497,7 +548,7 @@ func (w *writer) openNext() bool {
 		r.full.Store(0)
 		r.live.Add(-gone)
 		x.hdr.objects.Add(-gone)
-		if err := w.writeHeader(seg, seq); err != nil {
+		if err := w.writeHeader(seg, seq, old); err != nil {
 			w.fail(err)
 			return false
 		}
@@ -507,19 +558,34 @@ func (w *writer) openNext() bool {
 	return false
 }
 
-// writeHeader puts the header of a segment on the medium, and with it all that was written before. So whatever of a new segment
-// survives a power cut, the segment is known to be new, and the one before it is whole: nothing old is left over behind
-// something newer that is gone.
-func (w *writer) writeHeader(seg uint32, seq uint64) error {
+// writeHeader begins a segment over what was written there under the number old. It waits for the medium where
+// that is not dead there yet.
+func (w *writer) writeHeader(seg uint32, seq, old uint64) error {
 	s := w.store
-	h := segmentHeader{id: s.header.id, seq: seq, floor: s.index.hdr.floor.Load(), seg: seg}
+	h := segmentHeader{id: s.header.id, seq: seq, floor: w.floor(seg), seg: seg}
 	b := make([]byte, segHeaderSize)
 	h.encode(b)
+	waits := !s.medium.mayFollow(old, seq)
 	if err := writeAll(s.dev, b, s.index.segmentAt(seg)); err != nil {
 		return err
 	}
-	s.dirty.Store(false)
-	return s.dev.Sync()
+	s.dirty.Store(true)
+	s.medium.opened(waterline{seq, h.floor})
+	if waits {
+		return s.flush()
+	}
+	return nil
+}
+
+// floor is the number below which nothing counts after a power cut: of what was removed, and of the segments that are overwritten
+// after seg.
+func (w *writer) floor(seg uint32) uint64 {
+	x := w.index()
+	floor := x.hdr.floor.Load()
+	for i := range w.runway {
+		floor = max(floor, x.rows[(seg+1+i)%x.segCount].seq.Load()+1)
+	}
+	return floor
 }
 
 // rescueShare bounds what of a segment is written again: the rest is for what is new.
