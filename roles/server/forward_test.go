@@ -9,8 +9,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"trafficd/roles/internal/config"
 	"trafficd/roles/internal/stats"
+	"trafficd/roles/server/buffer"
 )
 
 // What an origin gets of a request, and what is answered in its place.
@@ -164,6 +167,34 @@ func TestARetriedRequestIsStillItself(t *testing.T) {
 	if n := e.count(stats.OriginRetries); n != 1 {
 		t.Errorf("got %d retries, want 1", n)
 	}
+}
+
+// A request that would find out whether its origin is up again, and that cannot be passed on at all.
+func TestARequestThatCannotBePassedOnFindsOutNothing(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	e := startEngine(t, 1, func(c *config.Config) {
+		c.Origin.FailThreshold, c.Origin.DownTime = 1, time.Hour
+		c.Limits.HeaderSize = buffer.Large
+	}, "/=http://"+addr)
+	ask := func(field string, status int) {
+		t.Helper()
+		if got := e.raw("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n" + field + "\r\n"); !strings.HasPrefix(got, fmt.Sprint("HTTP/1.1 ", status)) {
+			t.Errorf("got %.40q, want %d", got, status)
+		}
+	}
+	ask("", 502)
+	ask("X: "+strings.Repeat("x", buffer.Large-60)+"\r\n", 431)
+	if l, err = net.Listen("tcp", addr); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go http.Serve(l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	ask("", 200)
 }
 
 func TestAPostIsNotSentTwice(t *testing.T) {

@@ -67,7 +67,7 @@ func (i *inspector) begin(q *cacheview.Question) (uint64, chan cacheview.Answer,
 		}
 		return q.Ticket, answer, nil
 	}
-	if len(i.pending) >= maxPending {
+	if len(i.pending) >= maxPending && !i.giveUpOne() {
 		return 0, nil, errTooMany
 	}
 	i.last++
@@ -75,6 +75,18 @@ func (i *inspector) begin(q *cacheview.Question) (uint64, chan cacheview.Answer,
 	i.pending[i.last] = answer
 	go func() { answer <- i.answer(q) }()
 	return i.last, answer, nil
+}
+
+// giveUpOne forgets the oldest answer that nobody has come for: whoever asked has gone away. False: all are being found still.
+func (i *inspector) giveUpOne() bool {
+	oldest := uint64(0)
+	for ticket, answer := range i.pending {
+		if len(answer) > 0 && (oldest == 0 || ticket < oldest) {
+			oldest = ticket
+		}
+	}
+	delete(i.pending, oldest)
+	return oldest != 0
 }
 
 func (i *inspector) forget(ticket uint64) {

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"trafficd/roles/internal/cacheview"
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/purge"
 )
@@ -53,6 +54,38 @@ func FuzzSplitURL(f *testing.F) {
 			t.Errorf("%q: %q %q %q", text, host, path, query)
 		}
 	})
+}
+
+// TestAnswersThatNobodyComesFor: they make room for new questions, the oldest first. What is being found is not given up.
+func TestAnswersThatNobodyComesFor(t *testing.T) {
+	var i inspector
+	i.init(&Server{})
+	q := cacheview.Question{Ask: cacheview.Stat}
+	for range maxPending {
+		_, answer, err := i.begin(&q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer <- <-answer // it is found
+	}
+	last, _, err := i.begin(&q)
+	if err != nil {
+		t.Fatalf("with %d answers that nobody comes for: %v", maxPending, err)
+	}
+	for _, ticket := range []uint64{2, last} {
+		if _, _, err := i.begin(&cacheview.Question{Ask: cacheview.Result, Ticket: ticket}); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, _, err := i.begin(&cacheview.Question{Ask: cacheview.Result, Ticket: 1}); err == nil {
+		t.Error("the oldest was not given up")
+	}
+	for ticket := range i.pending {
+		i.pending[ticket] = make(chan cacheview.Answer, 1)
+	}
+	if _, _, err := i.begin(&q); err != errTooMany {
+		t.Errorf("with %d answers to be found: %v", maxPending, err)
+	}
 }
 
 // TestStored: what is said of a response, and of one that is not there.

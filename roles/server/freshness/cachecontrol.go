@@ -17,8 +17,8 @@ type Control struct {
 	// Targeted: CDN-Cache-Control said it. Cache-Control and Expires then say
 	// nothing (RFC 9213 §2.2).
 	Targeted bool
-	// MustRevalidate stands for proxy-revalidate too: this cache is shared.
-	MustRevalidate, MustUnderstand bool
+	// ProxyRevalidate is apart, although this cache is shared: it permits nothing (§3.5, §5.2.2.8).
+	MustRevalidate, ProxyRevalidate, MustUnderstand bool
 	// AnyStale: max-stale without a value (§5.2.1.2).
 	AnyStale bool
 	// Malformed: something in it was no directive. Nothing in it is then taken for a
@@ -108,8 +108,10 @@ func (c *Control) directive(id header.Directive, d *header.DirectiveCursor) {
 		c.NoTransform = true
 	case header.OnlyIfCached:
 		c.OnlyIfCached = true
-	case header.MustRevalidate, header.ProxyRevalidate:
+	case header.MustRevalidate:
 		c.MustRevalidate = true
+	case header.ProxyRevalidate:
+		c.ProxyRevalidate = true
 	case header.MustUnderstand:
 		c.MustUnderstand = true
 	default:

@@ -76,6 +76,7 @@ func TestRFC9111Section3Storable(t *testing.T) {
 		{"3.5 Authorization", "GET", []string{"Authorization: x"}, "200", []string{fresh}, Authorized},
 		{"3.5 public", "GET", []string{"Authorization: x"}, "200", []string{fresh + ", public"}, Storable},
 		{"3.5 must-revalidate", "GET", []string{"Authorization: x"}, "200", []string{fresh + ", must-revalidate"}, Storable},
+		{"3.5 proxy-revalidate", "GET", []string{"Authorization: x"}, "200", []string{fresh + ", proxy-revalidate"}, Authorized},
 		{"3.5 s-maxage", "GET", []string{"Authorization: x"}, "200", []string{"Cache-Control: s-maxage=60"}, Storable},
 		{"7.3 Set-Cookie", "GET", none, "200", []string{fresh, "Set-Cookie: a=b"}, Storable},
 		{"7.3 Set-Cookie Expires", "GET", none, "200", []string{"Expires: Sun, 06 Nov 1994 09:49:37 GMT", "Set-Cookie: a=b"}, Storable},
@@ -713,6 +714,27 @@ func TestRFC9111Section4_3_4WhichResponse(t *testing.T) {
 				t.Errorf("got %v, %v; want %v, other %v", why, err, c.want, c.other)
 			}
 		})
+	}
+}
+
+// A validation by a weak tag says that the response is as good, not that its bytes are those of the strong tag: a range of
+// them must not be taken for one of the others (RFC 9110 §13.1.5).
+func TestRFC9111Section4_3_4WeakStaysWeak(t *testing.T) {
+	for _, c := range []struct{ stored, got, want string }{
+		{`W/"a"`, `"a"`, `W/"a"`}, {`W/"a"`, `W/"a"`, `W/"a"`}, {`"a"`, `W/"a"`, `W/"a"`}, {`"a"`, `"a"`, `"a"`},
+	} {
+		m, head := kept(t, "Cache-Control: max-age=60", "ETag: "+c.stored)
+		for _, method := range []string{"GET", "HEAD"} {
+			status := map[string]string{"GET": "304", "HEAD": "200"}[method]
+			var u Update
+			next, block, why, err := u.Apply(exchange(t, method, nil, status, []string{"ETag: " + c.got}), &m, head)
+			if err != nil || why != Storable {
+				t.Fatalf("%v: Apply: %v, %v", c, why, err)
+			}
+			if got := string(ETag(&next, block)); got != c.want {
+				t.Errorf("%s: %s after %s in the %s: %s, want %s", method, c.stored, c.got, status, got, c.want)
+			}
+		}
 	}
 }
 

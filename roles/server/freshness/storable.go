@@ -222,7 +222,7 @@ func (x *Exchange) meta(c *Control) (m cache.Meta, from source) {
 		m.Flags |= cache.Heuristic
 	}
 	x.validators(&m)
-	if c.MustRevalidate || c.SMaxAge != Absent { // §5.2.2.10: s-maxage implies proxy-revalidate
+	if c.MustRevalidate || c.ProxyRevalidate || c.SMaxAge != Absent { // §5.2.2.10: s-maxage implies proxy-revalidate
 		m.Flags |= cache.MustRevalidate
 	}
 	if c.NoCache {

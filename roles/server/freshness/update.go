@@ -37,11 +37,14 @@ type Update struct {
 }
 
 // neverUpdated are fields of a 304 that do not replace what is stored (§3.2): what is not
-// stored at all, and what describes the stored bytes themselves.
-func neverUpdated(id header.ID) bool {
+// stored at all, and what describes the stored bytes themselves. A weak tag stays weak: a strong one in the 304 differs from
+// it by that alone, and the bytes are not certain to be those that it means (§4.3.4, RFC 9110 §8.8.1).
+func neverUpdated(id header.ID, weak bool) bool {
 	switch id {
 	case header.Age, header.ContentLength, header.ContentEncoding, header.ContentRange:
 		return true
+	case header.ETag:
+		return weak
 	}
 	return false
 }
@@ -57,7 +60,7 @@ func (u *Update) Apply(x *Exchange, m *cache.Meta, head []byte) (cache.Meta, []b
 	if variesMore(x, head) {
 		return cache.Meta{}, nil, Storable, ErrVariesMore
 	}
-	u.merge(x, int(m.Status), head)
+	u.merge(x, int(m.Status), head, header.WeakETag(ETag(m, head)))
 	if err := u.merged.Parse(u.buf, nil); err != nil {
 		return cache.Meta{}, nil, Storable, err
 	}
@@ -115,8 +118,8 @@ func nominates(head, field []byte) (found bool) {
 }
 
 // merge writes a complete response head into u.buf: what stays of the stored block, then what
-// the 304 replaces or adds, in its order.
-func (u *Update) merge(x *Exchange, status int, head []byte) {
+// the 304 replaces or adds, in its order. weak: the stored tag is.
+func (u *Update) merge(x *Exchange, status int, head []byte, weak bool) {
 	u.buf = http1.AppendStatusLine(u.buf[:0], status)
 	r := x.Response
 	eachLine(head, func(name, line []byte) {
@@ -124,13 +127,13 @@ func (u *Update) merge(x *Exchange, status int, head []byte) {
 		if id == header.Date && !r.Has(header.Date) { // AppendHead gives it the time of arrival
 			return
 		}
-		if !replaced(r, x.ResponseHead, id, name) {
+		if !replaced(r, x.ResponseHead, id, name, weak) {
 			u.buf = append(u.buf, line...)
 		}
 	})
 	for i := range r.Fields {
 		f := &r.Fields[i]
-		if stored(r, x.ResponseHead, f) && !neverUpdated(f.ID) {
+		if stored(r, x.ResponseHead, f) && !neverUpdated(f.ID, weak) {
 			u.buf = http1.AppendParsed(u.buf, x.ResponseHead, f)
 		}
 	}
@@ -138,8 +141,8 @@ func (u *Update) merge(x *Exchange, status int, head []byte) {
 }
 
 // replaced tells whether the 304 has a field of this name that may replace the stored one.
-func replaced(r *http1.Response, head []byte, id header.ID, name []byte) bool {
-	if neverUpdated(id) {
+func replaced(r *http1.Response, head []byte, id header.ID, name []byte, weak bool) bool {
+	if neverUpdated(id, weak) {
 		return false
 	}
 	for i := range r.Fields {

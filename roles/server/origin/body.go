@@ -45,28 +45,30 @@ func (c *Conn) give(src []byte) int {
 	return n
 }
 
-// processChunks decodes a chunked body into the sink.
+// processChunks decodes a chunked body into the sink. What is framing only, such as the end, needs no space there: a sink
+// that knows how long the body is has none left by then.
 func (c *Conn) processChunks() bool {
 	for c.inLo < c.inHi {
-		space := c.sink.Space()
-		if len(space) == 0 {
-			c.pause()
-			return false
-		}
 		in := c.pool.arena.Bytes(c.in)[c.inLo:c.inHi]
 		before := c.chunks
 		data, n, err := c.chunks.Next(in)
-		if int(data.Len) > len(space) {
-			// Decoding does not depend on where its input is cut: repeat the
-			// step for as much as there is space for.
-			c.chunks = before
-			data, n, err = c.chunks.Next(in[:int(data.Off)+len(space)])
-		}
 		if err != nil {
 			c.malformed("chunk", err)
 			return false
 		}
 		if data.Len > 0 {
+			space := c.sink.Space()
+			if len(space) == 0 {
+				c.chunks = before
+				c.pause()
+				return false
+			}
+			if int(data.Len) > len(space) {
+				// Decoding does not depend on where its input is cut: repeat the
+				// step for as much as there is space for.
+				c.chunks = before
+				data, n, _ = c.chunks.Next(in[:int(data.Off)+len(space)])
+			}
 			c.sink.Commit(copy(space, data.In(in)))
 			c.at += int64(data.Len)
 			c.allow(c.pool.limits.Body)

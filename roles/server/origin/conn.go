@@ -130,7 +130,7 @@ func (c *Conn) connected() {
 func (c *Conn) carry(x *Exchange) {
 	x.conn, c.x, x.Peer = c, x, c.peer()
 	if x.Tunnel {
-		x.passed()
+		x.passed(200)
 		c.handOver(nil)
 		return
 	}

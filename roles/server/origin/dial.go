@@ -29,7 +29,8 @@ type dial struct {
 	set     bool              // limit is in use
 	waits   bool              // at the Door
 	waiter  parent.Waiter
-	settled bool // over: made, failed or given up
+	door    *parent.Door // that waiter was at; x may be on its way to another server when it is told
+	settled bool         // over: made, failed or given up
 }
 
 // stagger is how long a connection may take before the next address is tried as well (RFC 8305 §5, "Connection
@@ -81,7 +82,8 @@ func (d *dial) enter() {
 	if !d.x.Fresh && !d.x.Tunnel && d.x.Origin.Guard == nil {
 		d.waiter.Keeper = d.pool // a connection that was used before will do
 	}
-	switch d.x.Server.Door.Enter(&d.waiter) {
+	d.door = d.x.Server.Door
+	switch d.door.Enter(&d.waiter) {
 	case parent.Enter:
 		d.connect()
 	case parent.Wait:
@@ -95,7 +97,7 @@ func (d *dial) enter() {
 // admitted is called on the loop when there is room after all.
 func (d *dial) admitted() {
 	if d.settled {
-		d.x.Server.Door.Leave() // for the next in line
+		d.door.Leave() // for the next in line
 		return
 	}
 	d.waits = false
@@ -234,7 +236,7 @@ func (d *dial) fail(f Failure) {
 // giveUp ends the dial for an exchange that is cancelled.
 func (d *dial) giveUp() {
 	d.settle()
-	d.x.forgo(d.pool.loop.Now())
+	d.x.Forgo(d.pool.loop.Now())
 }
 
 // settle ends the dial: nothing more is tried or waited for.

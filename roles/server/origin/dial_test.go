@@ -152,6 +152,27 @@ func TestWaitingForRoom(t *testing.T) {
 	})
 }
 
+// An exchange is let in at one server's door, and is with another server when it is told: the place it got is not the other's.
+func TestAPlaceThatIsNotWantedAnyMore(t *testing.T) {
+	r := newRig(t, nil)
+	r.parents.Configure(parent.Settings{MaxConnections: 1, MaxWaiting: 1}, nil)
+	q, other := r.get("127.0.0.1:1"), r.get("127.0.0.1:2").Server
+	mine := q.Server
+	r.on(func() {
+		mine.Door.Enter(nil)
+		r.pool.Start(&q.Exchange)
+		mine.Door.Leave()
+		q.Cancel()
+		q.Server = other
+	})
+	r.on(func() {}) // behind what was posted
+	for _, s := range r.parents.Reports() {
+		if s.Connections != 0 {
+			t.Errorf("%s has %d connections", s.Server, s.Connections)
+		}
+	}
+}
+
 // An answer that comes steadily may still take too long in all; the time for which the client is slow does not count.
 func TestTheLimitForAllOfAnAnswer(t *testing.T) {
 	r := newRig(t, func(l *Limits) { l.Total = 100 * time.Millisecond })

@@ -244,12 +244,13 @@ func (x *Exchange) Leave() (closeConn func()) {
 		return func() {}
 	}
 	x.conn, c.x = nil, nil
-	x.forgo(c.pool.loop.Now())
+	x.Forgo(c.pool.loop.Now())
 	return c.close
 }
 
-// forgo says that nobody learns whether the server would have answered.
-func (x *Exchange) forgo(now int64) {
+// Forgo says that nobody learns whether the server would have answered. It is for the exchange that is not started after
+// all; of any other the pool says so.
+func (x *Exchange) Forgo(now int64) {
 	if x.Probe {
 		x.Probe = false
 		x.Server.Abandon(now)
@@ -263,8 +264,11 @@ func (x *Exchange) reached() {
 	}
 }
 
-// passed says that the server has answered.
-func (x *Exchange) passed() {
+// passed says that the server has answered. A request that finds out whether it does has found out, whatever the status.
+func (x *Exchange) passed(status int) {
+	if !x.Probe && x.Server.Doubtful(status) {
+		return
+	}
 	x.Probe = false
 	x.Server.Pass()
 }
@@ -275,7 +279,7 @@ func (x *Exchange) blame(f Failure, now int64) {
 	switch {
 	case f.Begun:
 	case f.Idle, f.Err == ErrBody, f.Err == ErrBusy, f.Err == ErrNoBuffers:
-		x.forgo(now)
+		x.Forgo(now)
 	default:
 		x.Probe = false
 		x.Server.Fail(now, f.Connected, f.Err)

@@ -19,7 +19,7 @@ func (c *Conn) processHead() bool {
 			c.malformed("response", err)
 			return false
 		}
-		c.x.passed()
+		c.x.passed(c.resp.Status)
 		head = head[:c.resp.HeadLen]
 		c.inLo += len(head)
 		c.dirty = true

@@ -284,6 +284,35 @@ func TestOnceAvoidsAConnectionThatWasIdleForLong(t *testing.T) {
 	})
 }
 
+// RFC 9112 section 9.3.1: what must not be sent twice is not sent where it is known to be lost.
+func TestOnceAvoidsAConnectionThatHasEnded(t *testing.T) {
+	r := newRig(t, nil)
+	now, ended := make(chan struct{}), make(chan struct{})
+	addr := serve(t, func(p *peer) {
+		p.request()
+		p.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		<-now
+		p.CloseWrite()
+		close(ended)
+		p.stay()
+	}, answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother"))
+	r.get(addr).start().wait()
+	r.until("the connection to be idle", func() bool { return len(r.pool.idle) == 1 && r.opened == 1 })
+	q := r.upload(addr, &body{state: BodyEnd})
+	q.Once = true
+	// The loop is kept busy until the end is in the socket: no event has told of it.
+	r.on(func() { close(now); <-ended; r.pool.Start(&q.Exchange) })
+	q.wait()
+	if q.failure != nil || string(q.body) != "other" {
+		t.Errorf("got %q and %+v", q.body, q.failure)
+	}
+	r.on(func() {
+		if r.opened != 2 || r.closed != 1 || r.reused != 0 {
+			t.Errorf("%d connections opened, %d closed, %d used again", r.opened, r.closed, r.reused)
+		}
+	})
+}
+
 func TestIdleConnections(t *testing.T) {
 	r := newRig(t, func(l *Limits) { l.MaxIdle = 1 })
 	closed := make(chan struct{})
@@ -371,7 +400,8 @@ func TestAnOriginThatTakesNoBodyIsGivenUp(t *testing.T) {
 
 // While the client owes the body the origin has nothing to do, and no limit.
 func TestASlowClientIsNotTheOriginsFault(t *testing.T) {
-	r := newRig(t, func(l *Limits) { l.Response, l.Body = 300*time.Millisecond, 300*time.Millisecond })
+	short := 30 * time.Millisecond
+	r := newRig(t, func(l *Limits) { l.Response, l.Body = short, short })
 	addr := serve(t, func(p *peer) {
 		b, _ := p.request()
 		p.say(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(b), b))
@@ -383,9 +413,10 @@ func TestASlowClientIsNotTheOriginsFault(t *testing.T) {
 	q.start()
 	r.until("the head to be sent", func() bool { return q.conn != nil && q.conn.out != 0 && q.conn.outHi == 0 })
 	passed := make(chan struct{})
-	r.on(func() { r.loop.AfterFunc(700*time.Millisecond, func() { close(passed) }) })
+	r.on(func() { r.loop.AfterFunc(3*short, func() { close(passed) }) })
 	<-passed
 	r.on(func() {
+		r.pool.limits.Response, r.pool.limits.Body = long, long // how soon the origin answers then is another matter
 		b.p, b.state = []byte("abc"), BodyWait
 		q.BodyReady()
 		b.state = BodyEnd
@@ -394,6 +425,36 @@ func TestASlowClientIsNotTheOriginsFault(t *testing.T) {
 	if q.wait(); string(q.body) != "abc" {
 		t.Errorf("got %q and %+v", q.body, q.failure)
 	}
+}
+
+// What the client brings byte by byte fills the sockets to the brim, and then it is for the origin to take it.
+func TestAnOriginThatTakesNoMoreBytesIsTimed(t *testing.T) {
+	r := newRig(t, nil)
+	release := make(chan struct{})
+	addr := serve(t, func(p *peer) {
+		p.SetReadBuffer(4096)
+		<-release
+	})
+	defer close(release)
+	b := &body{state: BodyWait}
+	q := r.upload(addr, b)
+	q.Head = []byte("POST / HTTP/1.1\r\nHost: o\r\nContent-Length: 100000000\r\n\r\n")
+	q.start()
+	r.until("the head to be sent", func() bool { return q.conn != nil && q.conn.out != 0 && q.conn.outHi == 0 })
+	r.on(func() {
+		if err := unix.SetsockoptInt(q.conn.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 4096); err != nil {
+			t.Error(err)
+		}
+		for stuck := false; !stuck && q.conn != nil; {
+			b.p = []byte("x")
+			q.BodyReady()
+			stuck = q.conn.outLo < q.conn.outHi
+		}
+		if q.conn != nil && q.conn.limit.At() == 0 {
+			t.Error("the origin has all the time in the world")
+		}
+		q.Cancel()
+	})
 }
 
 func TestExpectations(t *testing.T) {
@@ -411,21 +472,22 @@ func TestExpectations(t *testing.T) {
 	three := func(p *peer) string { b := make([]byte, 3); io.ReadFull(p.in, b); return string(b) }
 	for _, c := range []struct {
 		name   string
+		hold   time.Duration // only who is not answered goes on without a word: however late the others are, they come first
 		origin func(p *peer)
 		body   string
 	}{
-		{"welcome", func(p *peer) {
+		{"welcome", long, func(p *peer) {
 			head(p)
 			p.say("HTTP/1.1 100 Continue\r\n\r\n")
 			p.say("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n" + three(p))
 			p.stay()
 		}, "abc"},
-		{"unheard of", func(p *peer) {
+		{"unheard of", 30 * time.Millisecond, func(p *peer) {
 			head(p)
 			p.say("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n" + three(p))
 			p.stay()
 		}, "abc"},
-		{"refused", func(p *peer) {
+		{"refused", long, func(p *peer) {
 			head(p)
 			p.say("HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno")
 			if b, _ := io.ReadAll(p.in); len(b) > 0 {
@@ -435,6 +497,7 @@ func TestExpectations(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t, nil)
+			r.on(func() { r.pool.hold = c.hold })
 			if q := upload(r, serve(t, c.origin)); string(q.body) != c.body {
 				t.Errorf("got %q and %+v, want %q", q.body, q.failure, c.body)
 			}
@@ -510,7 +573,7 @@ func TestPauseAndResume(t *testing.T) {
 }
 
 func TestSilenceAfterAPauseIsLimited(t *testing.T) {
-	r := newRig(t, func(l *Limits) { l.Body = 200 * time.Millisecond })
+	r := newRig(t, nil)
 	headed := make(chan struct{})
 	addr := serve(t, func(p *peer) {
 		p.request()
@@ -525,9 +588,42 @@ func TestSilenceAfterAPauseIsLimited(t *testing.T) {
 	<-q.headed
 	close(headed)
 	r.until("a pause", func() bool { return q.conn != nil && q.conn.paused })
-	r.on(func() { q.most = 100; q.Resume() })
+	r.on(func() {
+		r.pool.limits.Body = 30 * time.Millisecond // only now: until the pause the origin may be as slow as the machine
+		q.most = 100
+		q.Resume()
+	})
 	if q.wait(); q.failure == nil || !q.failure.Timeout {
 		t.Errorf("got %+v", q.failure)
+	}
+}
+
+// The sink has a little space again before it says so, and the origin sends more: it is still for the client to go on.
+func TestWhatComesDuringAPauseEndsItNot(t *testing.T) {
+	r := newRig(t, nil)
+	more := make(chan struct{})
+	addr := serve(t, func(p *peer) {
+		p.request()
+		p.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nabcdef\r\n")
+		<-more
+		p.say("3\r\nghi\r\n0\r\n\r\n")
+		p.stay()
+	})
+	q := r.get(addr)
+	q.most = 3
+	q.start()
+	r.until("a pause", func() bool { return q.conn != nil && q.conn.paused })
+	r.on(func() { q.most = 100 })
+	close(more)
+	r.until("more to come", func() bool { return q.conn.untaken > 0 || len(q.body) > 3 })
+	r.on(func() {
+		if at := q.conn.limit.At(); at != 0 {
+			t.Error("a limit is running")
+		}
+		q.Resume()
+	})
+	if q.wait(); string(q.body) != "abcdefghi" {
+		t.Errorf("got %q and %+v", q.body, q.failure)
 	}
 }
 

@@ -38,6 +38,7 @@ type Pool struct {
 	resolver *resolve.Resolver
 	stats    Stats
 	limits   Limits
+	hold     time.Duration // continueWait; stories that are not about it have more
 
 	idle    map[address]*idleList
 	untaken int64 // the sum of Conn.untaken
@@ -85,7 +86,7 @@ type Stats interface {
 
 // NewPool makes a pool for a loop.
 func NewPool(l *eventloop.Loop, a *buffer.Arena, b *custody.Book, r *resolve.Resolver, s Stats) *Pool {
-	return &Pool{loop: l, arena: a, book: b, resolver: r, stats: s, idle: map[address]*idleList{}}
+	return &Pool{loop: l, arena: a, book: b, resolver: r, stats: s, hold: continueWait, idle: map[address]*idleList{}}
 }
 
 // SetLimits replaces the limits; exchanges under way keep the time limits they
@@ -152,6 +153,11 @@ func (p *Pool) take(s *parent.Server, once bool) *Conn {
 	}
 	c := l.conns[n]
 	if once && p.loop.Now()-c.idleSince > onceIdle {
+		return nil
+	}
+	if once && !c.quiet() { // its end has come, but not yet the event
+		p.drop(c)
+		c.close()
 		return nil
 	}
 	l.conns = l.conns[:n]
@@ -246,17 +252,21 @@ func (p *Pool) offer(c *Conn) {
 
 // Spare implements parent.Keeper.
 func (p *Pool) Spare(d *parent.Door) {
-	p.loop.Post(func() {
-		for _, l := range p.idle {
-			for _, c := range l.conns {
-				if c.server.Door == d {
-					p.drop(c)
-					c.close()
-					return
-				}
+	p.loop.Post(func() { d.Spared(p, p.closeOne(d)) })
+}
+
+// closeOne closes an idle connection to a door. It reports whether there was one.
+func (p *Pool) closeOne(d *parent.Door) bool {
+	for _, l := range p.idle {
+		for _, c := range l.conns {
+			if c.server.Door == d {
+				p.drop(c)
+				c.close()
+				return true
 			}
 		}
-	})
+	}
+	return false
 }
 
 // drop takes a connection out of the pool.

@@ -24,7 +24,7 @@ func (c *Conn) readable() {
 	c.fit()
 	x := c.x
 	more := true
-	if c.inLo < c.inHi {
+	if c.inLo < c.inHi && !c.paused { // paused, it is the client's turn until Resume, and no limit is to run
 		more = c.process() // what was left when the sink was full, or by a server that is dead
 	}
 	for more && c.x == x && x != nil && !c.paused {

@@ -104,7 +104,7 @@ func (c *Conn) Start() {
 	}
 	c.allow(c.responseLimit())
 	if c.expecting {
-		c.await(continueWait) // also when nothing is left to be sent before it
+		c.await(c.pool.hold) // also when nothing is left to be sent before it
 	}
 	if c.state == readingBody {
 		c.allow(c.pool.limits.Body)

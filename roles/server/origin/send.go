@@ -66,6 +66,9 @@ func (c *Conn) flush() {
 		for c.outLo < c.outHi {
 			n, errno := sock.Send(c.fd, buf[c.outLo:c.outHi])
 			if errno == sock.Again {
+				if c.resting != 0 {
+					c.await(c.pool.limits.Body) // the client has made its move, and the origin takes nothing
+				}
 				return
 			}
 			if errno != 0 {
@@ -89,7 +92,7 @@ func (c *Conn) flush() {
 		}
 		if c.expecting {
 			if sent {
-				c.await(continueWait)
+				c.await(c.pool.hold)
 			}
 			return
 		}

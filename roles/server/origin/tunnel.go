@@ -44,6 +44,6 @@ func (x *Exchange) permitted(addrs []netip.Addr) []netip.Addr {
 // refuse ends the dial of an exchange that may go nowhere. The server has nothing to do with it.
 func (d *dial) refuse() {
 	d.settle()
-	d.x.forgo(d.pool.loop.Now())
+	d.x.Forgo(d.pool.loop.Now())
 	d.x.fail(Failure{Err: ErrForbidden})
 }

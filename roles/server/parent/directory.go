@@ -165,7 +165,7 @@ func (d *Directory) Configure(set Settings, specs []Spec) {
 		}
 		for i, ss := range spec.Servers {
 			s := d.newServerLocked(spec.Name, ss, i)
-			s.lone = len(spec.Servers) == 1
+			s.lone, s.retry = len(spec.Servers) == 1, &g.retry
 			if before != nil {
 				s.inherit(before)
 			}
@@ -186,6 +186,9 @@ func (d *Directory) Configure(set Settings, specs []Spec) {
 		groups[spec.Name] = g
 	}
 	d.groups = groups
+	for _, door := range d.doors {
+		door.widen()
+	}
 	d.mu.Unlock()
 	d.checks.replace(wanted)
 }

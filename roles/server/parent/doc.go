@@ -20,6 +20,9 @@
 // back is noticed with the first request, not when a time has passed.
 // A server that is Sick gets none: its checks are what finds out.
 //
+// An answer with a status for which another server is asked (Spec.RetryStatus) tells nothing yet: if another one then has an answer, the
+// first has failed (Outdone); if all of them say so, it is the request.
+//
 // Of an origin that has one server only, no more is asked than that connections can be made: there is nobody else to
 // ask, and an answer that never comes must cost its own request only.
 //

@@ -22,13 +22,14 @@ type Door struct {
 }
 
 type keeper struct {
-	who  Keeper
-	idle int
+	who   Keeper
+	idle  int
+	asked int // to spare so many, and has not said whether it did
 }
 
 // A Keeper holds idle connections, for one loop.
 type Keeper interface {
-	// Spare asks to close one idle connection to the door, if there still is one. Called from any goroutine.
+	// Spare asks to close one idle connection to the door, if there still is one; Spared must follow. Called from any goroutine.
 	Spare(d *Door)
 }
 
@@ -70,13 +71,33 @@ func (d *Door) Enter(w *Waiter) Entry {
 	}
 	w.at = d.line.PushBack(w)
 	d.waiting.Store(int64(d.line.Len()))
-	for _, k := range d.keepers {
-		if k.idle > 0 {
+	d.askLocked()
+	return Wait
+}
+
+// askLocked asks one who holds an idle connection that nobody was asked for to spare it.
+func (d *Door) askLocked() {
+	for i := range d.keepers {
+		if k := &d.keepers[i]; k.idle > k.asked {
+			k.asked++
 			k.who.Spare(d)
-			break
+			return
 		}
 	}
-	return Wait
+}
+
+// Spared says that k has done what it was asked for; found: there was one to close. If not, another is asked.
+func (d *Door) Spared(k Keeper, found bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range d.keepers {
+		if d.keepers[i].who == k {
+			d.keepers[i].asked--
+		}
+	}
+	if !found && d.line.Len() > 0 {
+		d.askLocked()
+	}
 }
 
 // Leave gives up the room of one connection: it is closed.
@@ -86,6 +107,19 @@ func (d *Door) Leave() {
 	w := d.nextLocked()
 	d.mu.Unlock()
 	if w != nil {
+		w.Admit()
+	}
+}
+
+// widen lets in who waits when the limit is another one.
+func (d *Door) widen() {
+	for {
+		d.mu.Lock()
+		w := d.nextLocked()
+		d.mu.Unlock()
+		if w == nil {
+			return
+		}
 		w.Admit()
 	}
 }
@@ -140,7 +174,7 @@ func (d *Door) Idle(k Keeper) (next *Waiter, stay bool) {
 			return nil, true
 		}
 	}
-	d.keepers = append(d.keepers, keeper{k, 1})
+	d.keepers = append(d.keepers, keeper{who: k, idle: 1})
 	return nil, true
 }
 

@@ -86,3 +86,56 @@ func TestIdleConnectionsAreNotHoarded(t *testing.T) {
 		t.Errorf("admitted %d, %d wait", n, d.waiting.Load())
 	}
 }
+
+// Several who come to wait have as many idle connections spared, on whichever loops they are.
+func TestEachWhoWaitsHasOneSpared(t *testing.T) {
+	d, here, there, n := newDoor(2, 9), &loop{}, &loop{}, 0
+	for _, l := range []*loop{here, there} {
+		d.Enter(nil)
+		d.Idle(l)
+	}
+	for range 3 { // one more than there are
+		d.Enter(waiter(&loop{}, &n))
+	}
+	if here.spared != 1 || there.spared != 1 {
+		t.Errorf("asked %d and %d times to spare a connection", here.spared, there.spared)
+	}
+}
+
+// One that was idle when it was to be spared is not when its loop looks: another one is asked for.
+func TestWhoHasNoneToSpareIsNotWaitedFor(t *testing.T) {
+	d, here, there, n := newDoor(2, 9), &loop{}, &loop{}, 0
+	for _, l := range []*loop{here, there} {
+		d.Enter(nil)
+		d.Idle(l)
+	}
+	d.Enter(waiter(&loop{}, &n))
+	d.Used(here)
+	d.Spared(here, false)
+	if here.spared != 1 || there.spared != 1 {
+		t.Errorf("asked %d and %d times to spare a connection", here.spared, there.spared)
+	}
+	d.Used(there)
+	d.Leave()
+	d.Spared(there, true)
+	if n != 1 || there.spared != 1 {
+		t.Errorf("%d were let in, and %d times asked for another", n, there.spared)
+	}
+}
+
+// Who waits is let in when there may be more connections from now on, and not only one for each that ends.
+func TestALargerLimitLetsIn(t *testing.T) {
+	for limit, want := range map[int]int{3: 2, 0: 4} {
+		dir := NewDirectory(Settings{MaxConnections: 1, MaxWaiting: 9}, nil)
+		d := dir.single("h", 80).servers[0].Door
+		d.Enter(nil)
+		admitted := 0
+		for range 4 {
+			d.Enter(waiter(&loop{}, &admitted))
+		}
+		dir.Configure(Settings{MaxConnections: limit, MaxWaiting: 9}, nil)
+		if admitted != want || d.used.Load() != int64(1+want) {
+			t.Errorf("limit %d: %d were let in, %d connections", limit, admitted, d.used.Load())
+		}
+	}
+}

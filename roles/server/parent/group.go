@@ -1,6 +1,7 @@
 package parent
 
 import (
+	"errors"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -23,11 +24,11 @@ var Policies = map[string]Policy{"round_robin": RoundRobin, "strict": Strict, "c
 // A Group is one server or several that hold the same. Safe for any goroutine. A reload makes another one, of the same
 // servers as far as they are in both.
 type Group struct {
-	name    string    // "": of a single server; immutable
-	policy  Policy    // immutable
-	servers []*Server // immutable
-	ring    ring      // of ConsistentHash; immutable
-	retry   [100]bool // statuses of 5xx after which another server is asked; immutable
+	name    string        // "": of a single server; immutable
+	policy  Policy        // immutable
+	servers []*Server     // immutable
+	ring    ring          // of ConsistentHash; immutable
+	retry   retryStatuses // statuses after which another server is asked; immutable
 	dir     *Directory
 
 	*course // goes on over a reload
@@ -45,8 +46,27 @@ func (g *Group) Hashes() bool { return g.policy == ConsistentHash }
 
 // RetryStatus reports whether another server is to be asked after a response with that status.
 func (g *Group) RetryStatus(status int) bool {
-	return status >= 500 && status < 600 && g.retry[status-500]
+	return g.retry.has(status)
 }
+
+// retryStatuses are some of 5xx.
+type retryStatuses [100]bool
+
+func (s *retryStatuses) has(status int) bool {
+	return s != nil && status >= 500 && status < 600 && s[status-500]
+}
+
+// Outdone says that a server that was not tried before has answered a request for which those answered with a status after which
+// another server is asked. So it was they who failed, not the request.
+func (g *Group) Outdone(servers Set, now int64) {
+	for i, s := range g.servers {
+		if servers.Has(i) {
+			s.Fail(now, true, errOutdone)
+		}
+	}
+}
+
+var errOutdone = errors.New("a status of retry_status, where another server had an answer")
 
 // Pick chooses the server for a request: by hash, if the policy is ConsistentHash, and none that was tried for this
 // request before. probe: the server was down and the request finds out how it is; then one of Pass, Fail and Abandon

@@ -13,11 +13,12 @@ type Server struct {
 	Port uint16 // immutable
 	Door *Door  // bounds the connections to it, whichever group it is in; immutable
 
-	name   string // host:port, for logs; immutable
-	index  int    // in its group; immutable
-	weight int    // immutable
-	lone   bool   // the only one of its origin; immutable
-	group  string // name, for logs; immutable
+	name   string         // host:port, for logs; immutable
+	index  int            // in its group; immutable
+	weight int            // immutable
+	lone   bool           // the only one of its origin; immutable
+	group  string         // name, for logs; immutable
+	retry  *retryStatuses // its group's; nil: there is none; immutable
 	dir    *Directory
 
 	// What a request looks at without a lock: what mu guards is written here as well.
@@ -41,6 +42,12 @@ func (s *Server) Name() string { return s.name }
 
 // State is what is known of the server.
 func (s *Server) State() State { return State(s.state.Load()) }
+
+// Doubtful reports whether a response with that status tells nothing yet of the server: another one of the group is asked, and
+// its answer tells (Group.Outdone).
+func (s *Server) Doubtful(status int) bool {
+	return s != nil && s.retry.has(status)
+}
 
 // Pass says that a response has begun.
 func (s *Server) Pass() {

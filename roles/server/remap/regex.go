@@ -15,6 +15,7 @@ type pattern struct {
 	path     *regexp.Regexp // of the whole path; nil: anything behind the prefix
 	to       template       // its origin or redirect
 	keepPath bool           // to has no path: that of the request stays
+	inHost   int            // so many of the first groups of to are in its authority
 }
 
 // A template is a text with the places of $0 to $9 in it: parts[0] $groups[0] parts[1] …
@@ -41,6 +42,18 @@ func parseTemplate(s string, groups int) (t template, err error) {
 		t.parts, t.groups = append(t.parts, s[:i]), append(t.groups, n)
 		s = s[i+2:]
 	}
+}
+
+// inAuthority is how many of the groups, the first ones, stand in the authority of a URL, or before it.
+func (t *template) inAuthority() int {
+	before := ""
+	for i, part := range t.parts {
+		before += part
+		if _, rest, ok := strings.Cut(before, "://"); !ok && strings.ContainsAny(before, "/:") || ok && strings.ContainsAny(rest, "/?#") {
+			return i
+		}
+	}
+	return len(t.groups)
 }
 
 func (t *template) expand(groups [][]byte) string {
@@ -86,6 +99,7 @@ func (t *Table) addRegex(s *Spec, r *Rule) error {
 	if r.pattern.to, err = parseTemplate(s.Origin, groups); err != nil {
 		return err
 	}
+	r.pattern.inHost = r.pattern.to.inAuthority()
 	_, behind, absolute := strings.Cut(s.Origin, "://")
 	r.pattern.keepPath = absolute && !strings.ContainsAny(behind, "/?")
 	switch {
@@ -163,6 +177,11 @@ func (r *Rule) match(host []byte, groups [][]byte, path []byte, n int) (m Match,
 	}
 	if len(p.to.groups) == 0 {
 		return m, true
+	}
+	for _, g := range p.to.groups[:p.inHost] {
+		if bytes.ContainsAny(groups[g], `/?#@\`) {
+			return Match{}, false // it would end the host, and make another one of what it begins with
+		}
 	}
 	to := p.to.expand(groups)
 	if climbs(to) {

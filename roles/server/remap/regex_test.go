@@ -117,6 +117,36 @@ func TestGroupsDoNotClimb(t *testing.T) { // RFC 3986 §5.2.4
 	}
 }
 
+// What a client sent never makes another host of the one that a rule names.
+func TestGroupsMakeNoHost(t *testing.T) {
+	tab := mustNew(t,
+		Spec{Type: "regex_redirect", Prefix: "/", Path: "/old/(.*)", Origin: "/$1?moved=1"},
+		Spec{Type: "regex_redirect", Prefix: "/", Path: "/older/(.*)", Origin: "/$1"},
+		Spec{Type: "regex_redirect", Prefix: "/", Path: "/to/(.*)", Origin: "https://$1.shop.example/"},
+		Spec{Type: "regex_redirect", Prefix: "/", Path: "/two/(.*)/(.*)", Origin: "https://$1.shop.example/$2"},
+		Spec{Type: "regex_redirect", Prefix: `http://(.*)/`, Path: "/tls(.*)", Origin: "https://$1$2"},
+		Spec{Type: "regex_map", Prefix: "/", Path: "/from/(.*)", Origin: "http://$1.internal/x"},
+	)
+	for _, c := range []struct{ host, path, want string }{
+		{"", "/old/a", "301 /a?moved=1"},
+		{"", "/old//evil.example/a", "301 /evil.example/a?moved=1"},
+		{"", "/older//evil.example/a", "301 /evil.example/a"},
+		{"", "/to/a", "301 https://a.shop.example/"},
+		{"", "/to/evil.example/", "404"},
+		{"", "/to/me@evil.example", "404"},
+		{"", "/two/a/b/c", "404"}, // the first group takes what it can get
+		{"", "/two/a/b", "301 https://a.shop.example/b"},
+		{"[::1]", "/tls", "301 https://[::1]/tls"},
+		{"h", "/tls/a", "404"}, // the second group continues the host
+		{"", "/from/a", "a.internal:80 /x"},
+		{"", "/from/evil.example/", "404"},
+	} {
+		if got := where(tab, c.host, c.path, ""); got != c.want {
+			t.Errorf("%s%s: got %s, want %s", c.host, c.path, got, c.want)
+		}
+	}
+}
+
 func TestRedirects(t *testing.T) {
 	tab := mustNew(t,
 		Spec{Prefix: "/", Origin: "http://root"},
@@ -227,7 +257,7 @@ func FuzzRegexRule(f *testing.F) {
 		if err != nil {
 			return
 		}
-		redirects, err := New([]Spec{{Type: "regex_redirect", Prefix: prefix, Path: expr, Origin: "/" + strings.ReplaceAll(origin, "?", "")}})
+		redirects, err := New([]Spec{{Type: "regex_redirect", Prefix: prefix, Path: expr, Origin: "/" + origin}})
 		if err != nil || !strings.HasPrefix(path, "/") {
 			return
 		}

@@ -347,11 +347,9 @@ func (m *Match) Redirect() int {
 // the rule's prefix is kept, and the query, unless the rule has a query itself.
 // query begins with its "?", if there is one.
 func (m *Match) AppendLocation(dst, path, query []byte) []byte {
-	if strings.IndexByte(m.to, '?') >= 0 {
-		return append(dst, m.to...)
-	}
 	start := len(dst)
-	if m.Prefix == len(path) {
+	asks := strings.IndexByte(m.to, '?') >= 0
+	if asks || m.Prefix == len(path) {
 		dst = append(dst, m.to...)
 	} else {
 		dst = m.appendPath(dst, strings.TrimSuffix(m.to, "/"), path)
@@ -361,6 +359,9 @@ func (m *Match) AppendLocation(dst, path, query []byte) []byte {
 		for len(dst) > start+1 && dst[start+1] == '/' {
 			dst = append(dst[:start], dst[start+1:]...)
 		}
+	}
+	if asks {
+		return dst
 	}
 	return append(dst, query...)
 }

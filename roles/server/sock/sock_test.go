@@ -136,36 +136,55 @@ func TestAWindowIsLimitedAndFreedAgain(t *testing.T) {
 	}
 	defer Close(to)
 	buf := make([]byte, 1<<20)
-	fill := func() int {
-		for {
-			if _, errno := Send(from, buf); errno == Again {
-				return Unread(to)
-			} else if errno != 0 {
+	// window streams some megabytes, more than any window, and returns what the sender may have on its way when all is taken.
+	window := func() int {
+		for sent, taken := 0, 0; taken < 16<<20 || taken < sent || onItsWay(t, from) > 0; {
+			for errno := unix.Errno(0); errno == 0 && sent < 16<<20; {
+				var n int
+				if n, errno = Send(from, buf); errno == 0 {
+					sent += n
+				} else if errno != Again {
+					t.Fatal(errno)
+				}
+			}
+			if taken < sent {
+				await(t, to, unix.POLLIN)
+			}
+			n, errno := Recv(to, buf)
+			if errno != 0 && errno != Again {
 				t.Fatal(errno)
 			}
+			taken += max(n, 0)
 		}
-	}
-	stream := func(most int) { // until all is taken, or so much
-		for n := 0; n < most; {
-			m, errno := Recv(to, buf)
-			if errno == Again {
-				return
-			}
-			if n += m; errno != 0 {
-				t.Fatal(errno)
-			}
-			fill()
+		info, err := unix.GetsockoptTCPInfo(from, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			t.Fatal(err)
 		}
+		return int(info.Snd_wnd)
 	}
-	stream(64 << 20)
-	wide := fill()
+	grows := func() int { // the kernel takes its time with that, and measures by its own clock
+		w := 0
+		for deadline := time.Now().Add(20 * time.Second); w <= between && time.Now().Before(deadline); {
+			w = window()
+		}
+		return w
+	}
+	wide := grows()
 	LimitWindow(to, little)
-	stream(64 << 20)
-	narrow := fill()
+	narrow := window()
 	FreeWindow(to)
-	stream(64 << 20)
-	again := fill()
+	again := grows()
 	if narrow > between || wide <= between || again <= between {
-		t.Errorf("untaken: %d bytes, with a limit of %d %d, and %d when it is taken away", wide, little, narrow, again)
+		t.Errorf("a window of %d bytes, with a limit of %d %d, and %d when it is taken away", wide, little, narrow, again)
 	}
+}
+
+// onItsWay returns how much of what was sent is not acknowledged yet.
+func onItsWay(t *testing.T, fd int) int {
+	t.Helper()
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

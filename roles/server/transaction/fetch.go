@@ -45,12 +45,14 @@ type fetch struct {
 	key       cache.Key
 	collapsed bool          // entered in env.Flights under flight
 	flight    cache.Key     // key, or one for those who select the same alternate
+	passes    int           // how often its leader's request has come through here
 	store     bool          // the response may be stored if the rules allow it
 	most      int64         // bytes of a body that are; 0: as many as the cache takes
 	stale     cache.Object  // being validated, if valid
 	started   int64         // wall ns when the request was sent
 	group     *parent.Group // whose servers are asked; nil before one is
 	tried     parent.Set    // which of them have been
+	refused   parent.Set    // those whose status another one was asked for
 	whole     bool          // the validation was of no use: fetch the whole response
 	moved     bool          // followers have not been told yet
 	ringRef   buffer.Ref
@@ -182,19 +184,23 @@ const worthFinishing = 1 << 20
 func (f *fetch) orphaned() {
 	f.mu.Lock()
 	wanted := len(f.followers) > 0
-	p, writing := f.progress, f.writing
 	left := int64(-1)
 	if f.w != nil && f.w.Declared() >= 0 {
 		left = f.w.Declared() - f.w.Len()
 	}
+	over := f.progress != pending && f.progress != open
+	worth := f.progress == open && f.writing && left >= 0 && left <= worthFinishing
+	if !wanted && !over && !worth {
+		f.progress = again // from here on nobody follows: what he was sent would end at this very instant
+	}
 	f.mu.Unlock()
 	switch {
 	case wanted:
-	case p == complete || p == failed || p == again:
+	case over:
 		f.free()
-	case p == open && writing && left >= 0 && left <= worthFinishing:
+	case worth:
 	default:
-		f.finish(again, reason{}) // for whoever came at this very instant
+		f.finish(again, reason{})
 	}
 }
 
@@ -404,7 +410,10 @@ func (f *fetch) Space() []byte {
 		if err == nil && len(space) > 0 {
 			return space
 		}
-		f.overflow()
+		if !f.overflow() {
+			f.finish(again, reason{})
+			return nil
+		}
 	}
 	if f.ringRef == 0 {
 		ref, ok := f.env.Arena.GetLarge()
@@ -435,8 +444,9 @@ func (f *fetch) Space() []byte {
 }
 
 // overflow goes on without storing: the body is larger than the cache takes, or
-// there is no room. What was written stays for its readers.
-func (f *fetch) overflow() {
+// there is no room. What was written stays for its readers. It reports whether there are any: the window of a
+// response that nobody follows would never move on.
+func (f *fetch) overflow() (wanted bool) {
 	f.env.Stats.Inc(statStoreFailed)
 	f.landUncacheable()
 	f.mu.Lock()
@@ -444,8 +454,10 @@ func (f *fetch) overflow() {
 	f.w.Abort()
 	f.tail, f.end = f.w.Len(), f.w.Len()
 	f.from = f.end
+	wanted = len(f.followers) > 0
 	f.mu.Unlock()
 	f.note(custody.StepWindow)
+	return wanted
 }
 
 // Commit implements origin.Sink.
@@ -506,19 +518,15 @@ func (f *fetch) refetch() {
 	f.send()
 }
 
-// publish makes what was stored findable, before the flight ends: whoever comes
-// finds one or the other.
+// publish makes what was stored findable, before the flight ends, and that ends before the fetch cannot be followed any more: whoever
+// comes finds one or the other.
 func (f *fetch) publish() {
 	if f.w.State() == cache.Published { // by a server that died before it could say so
-		f.mu.Lock()
-		f.writing = false
-		f.mu.Unlock()
+		f.wrote()
 		return
 	}
 	err := f.publishBody()
-	f.mu.Lock()
-	f.writing = false
-	f.mu.Unlock()
+	f.wrote()
 	if err != nil {
 		f.env.Stats.Inc(statStoreFailed)
 	}
@@ -534,6 +542,14 @@ func (f *fetch) publish() {
 	case f.asks != askWhole:
 		f.env.Store.RemoveParts(f.wholeKey())
 	}
+}
+
+// wrote ends the flight and then the fill.
+func (f *fetch) wrote() {
+	f.land()
+	f.mu.Lock()
+	f.writing = false
+	f.mu.Unlock()
 }
 
 func (f *fetch) publishBody() error {

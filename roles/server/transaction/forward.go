@@ -14,6 +14,9 @@ const maxPasses = 8
 
 // passes counts our pseudonym in Via.
 func (t *Transaction) passes() int {
+	if !t.req.Has(header.Via) {
+		return 0
+	}
 	n := 0
 	for i := range t.req.Fields {
 		f := &t.req.Fields[i]
@@ -29,6 +32,10 @@ func (t *Transaction) passes() int {
 	}
 	return n
 }
+
+// mayFollow reports whether a request may wait for what leader fetches instead of f. One that has come through here more often may be
+// leader's own, which goes round in circles: it would wait for itself, and never be counted once more.
+func (f *fetch) mayFollow(leader *fetch) bool { return f.passes <= leader.passes }
 
 // receivedBy returns the second word of a member of Via: who received.
 func receivedBy(member []byte) []byte {

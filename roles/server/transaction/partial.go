@@ -220,7 +220,7 @@ var equals = []byte("=")
 // served here. Any other is ignored, by the origin too: it gets no Range to be
 // understood otherwise, or to be worn out by (RFC 9110 §17.15).
 func (t *Transaction) passable() bool {
-	if t.req.Repeated(header.Range) {
+	if t.req.Repeated(header.Range) || t.req.Repeated(header.IfRange) {
 		return false
 	}
 	v := t.req.Value(t.head, header.Range)
@@ -252,7 +252,7 @@ func (f *fetch) appendRange(b []byte, t *Transaction) []byte {
 		return f.appendResume(b)
 	case f.asks == askAsIs:
 		b = http1.AppendFieldID(b, header.Range, t.req.Value(t.head, header.Range))
-		if t.req.Has(header.IfRange) && !t.req.Repeated(header.IfRange) {
+		if t.req.Has(header.IfRange) {
 			b = http1.AppendFieldID(b, header.IfRange, t.req.Value(t.head, header.IfRange))
 		}
 	case f.asks == askRest:

@@ -132,6 +132,9 @@ func (t *Transaction) rangeApplies(meta *cache.Meta, lines []byte) bool {
 	if v == nil {
 		return true
 	}
+	if t.req.Repeated(header.IfRange) {
+		return false // which of them is meant is not known
+	}
 	if header.ValidETag(v) {
 		return header.StrongMatch(v, freshness.ETag(meta, lines))
 	}

@@ -215,7 +215,8 @@ func (e *Env) ResumeFetch(n custody.Name) (*Resumed, bool) {
 	r := p.record.Load()
 	f := &fetch{
 		env: e, loop: e.Loop, key: r.key, flight: r.key, store: r.flags.Has(fetchStore), started: r.started, born: r.born,
-		tried: r.tried, whole: r.flags.Has(fetchWhole), linesRef: r.lines, ringRef: r.window,
+		passes: maxPasses, // which is not on record: whoever comes may follow
+		tried:  r.tried, whole: r.flags.Has(fetchWhole), linesRef: r.lines, ringRef: r.window,
 		progress: r.progress, page: p, name: n, from: r.from, tail: r.from, floor: r.floor, low: r.floor, end: r.end,
 		asks: r.asks, ranged: r.flags.Has(fetchRanged), resuming: r.flags.Has(fetchResuming), resumes: int(r.resumes), base: r.base, at: r.base,
 	}

@@ -22,12 +22,9 @@ type plan struct {
 // fetch goes to the origin, or follows a fetch that is under way.
 func (t *Transaction) fetch(p plan) {
 	t.went()
-	f := &fetch{env: t.env, loop: t.env.Loop, key: t.key, flight: t.flight, store: p.store, asks: p.asks}
+	f := &fetch{env: t.env, loop: t.env.Loop, key: t.key, flight: t.flight, passes: t.passes(), store: p.store, asks: p.asks}
 	if p.asks != askWhole && t.req.Has(header.Range) {
-		if p.collapse {
-			t.depose(f, f.flight)
-		}
-		if p.collapse && t.env.Flights.Follow(f.flight, func(leader *fetch) bool { return leader.follow(t) }) {
+		if p.collapse && t.followFlight(f, f.flight) {
 			t.followed()
 			return
 		}
@@ -35,6 +32,11 @@ func (t *Transaction) fetch(p plan) {
 		f.ranged, f.rangeID = true, t.rangeID()
 	}
 	if p.collapse {
+		// A validation may have begun behind somebody's back, while the stored response could be served.
+		if t.obj.Valid() && t.obj.Meta().StaleWhileRevalidate > 0 && t.followFlight(f, t.refreshFlight()) {
+			t.followed()
+			return
+		}
 		t.depose(f, f.flight)
 		switch t.join(f) {
 		case cache.Follow:
@@ -56,10 +58,21 @@ func (t *Transaction) fetch(p plan) {
 	f.begin(t)
 }
 
+// followFlight waits for what is entered under k, if that is something f may wait for.
+func (t *Transaction) followFlight(f *fetch, k cache.Key) bool {
+	t.depose(f, k)
+	return t.env.Flights.Follow(k, t.followAs(f))
+}
+
+// followAs makes t wait, in the place of f, for a fetch that leads.
+func (t *Transaction) followAs(f *fetch) func(leader *fetch) bool {
+	return func(leader *fetch) bool { return f.mayFollow(leader) && leader.follow(t) }
+}
+
 // join asks who fetches what f would. Nobody is made to wait for what a request with no-store brings: it is for that one
 // alone, whatever it is.
 func (t *Transaction) join(f *fetch) cache.Verdict {
-	follow := func(leader *fetch) bool { return leader.follow(t) }
+	follow := t.followAs(f)
 	switch {
 	case !t.control.NoStore:
 		return t.env.Flights.Join(f.flight, t.asker(), f, t.env.Loop.Now(), follow)
@@ -146,7 +159,7 @@ func (f *fetch) send() {
 		return
 	}
 	if f.x.Server == nil && !f.x.Origin.Builtin { // the fetch comes from a server that is dead
-		f.tried = 0
+		f.tried, f.refused = 0, 0
 		if !f.choose() {
 			return
 		}
@@ -165,6 +178,7 @@ func (f *fetch) send() {
 	f.x.Head = f.lead.appendRequest(f.env.scratch[:0], f)
 	f.env.scratch = f.x.Head
 	if len(f.x.Head) > buffer.Large {
+		f.x.Forgo(f.loop.Now())
 		f.finish(failed, reason{431, "the request's head is too large to be passed on"})
 		return
 	}

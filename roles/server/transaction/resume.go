@@ -66,7 +66,7 @@ func (f *fetch) chooseAgain(why origin.Failure) bool {
 		return true
 	}
 	if f.x.Server == nil { // the fetch comes from a server that is dead
-		f.tried = 0
+		f.tried, f.refused = 0, 0
 	}
 	s, probe := f.pick()
 	if s != nil {

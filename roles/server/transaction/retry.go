@@ -118,10 +118,26 @@ func (f *fetch) OriginFail(why origin.Failure) {
 // passOver reports whether a response of that status is passed over for another server's; then that one has been
 // asked.
 func (f *fetch) passOver(status int) bool {
-	if f.group == nil || !f.group.RetryStatus(status) || f.x.BodyTaken() || !f.x.Method.Idempotent() {
+	if f.group == nil {
 		return false
 	}
-	return f.retry(nextCostly)
+	if !f.group.RetryStatus(status) {
+		f.group.Outdone(f.refused, f.loop.Now())
+		f.refused = 0
+		return false
+	}
+	if f.x.BodyTaken() || !f.x.Method.Idempotent() {
+		return false
+	}
+	before := f.refused
+	if s := f.x.Server; s != nil {
+		f.refused.Add(s.Index())
+	}
+	if f.retry(nextCostly) {
+		return true
+	}
+	f.refused = before
+	return false
 }
 
 // retry sends the request once more, if there is somebody to send it to.

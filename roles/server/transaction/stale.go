@@ -60,13 +60,19 @@ func (t *Transaction) mayRefresh() bool {
 	return t.req.Method == http1.GET && t.obj.Meta().RangeTotal == 0 && t.env.refreshes < maxRefreshes
 }
 
+// refreshFlight is what the validation of t.obj behind clients' backs is entered under. It is not t.flight: while the
+// responses to others cannot be stored, or another alternate is fetched, this one is to be validated all the same.
+func (t *Transaction) refreshFlight() cache.Key {
+	return t.alternate(t.obj.Vary())
+}
+
 // refresh validates what is stored for t's key, unless somebody does so already.
 func (t *Transaction) refresh() {
 	e := t.env
 	if t.control.NoStore {
 		return // nothing of what it brings could be kept
 	}
-	f := &fetch{env: e, loop: e.Loop, key: t.key, flight: t.key, store: true}
+	f := &fetch{env: e, loop: e.Loop, key: t.key, flight: t.refreshFlight(), passes: t.passes(), store: true}
 	if e.Flights.Join(f.flight, t.asker(), f, e.Loop.Now(), func(*fetch) bool { return false }) != cache.Lead {
 		return
 	}

@@ -11,7 +11,6 @@ import (
 	"trafficd/roles/server/cache"
 	"trafficd/roles/server/custody"
 	"trafficd/roles/server/freshness"
-	"trafficd/roles/server/header"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/origin"
 	"trafficd/roles/server/parent"
@@ -256,7 +255,7 @@ func (t *Transaction) unacceptable() (status int, text string) {
 		return 421, "https is not served here"
 	case t.req.Method == http1.TRACE && t.endsHere():
 		return 405, "TRACE is not answered here"
-	case t.req.Has(header.Via) && t.passes() >= maxPasses:
+	case t.passes() >= maxPasses:
 		return 508, "this request has come through here too often"
 	}
 	return 0, ""
@@ -401,19 +400,24 @@ func (t *Transaction) fetchApart() {
 // regroup finds those who are to wait for the same as t, now that f has brought something else. False: there is no telling.
 func (t *Transaction) regroup(f *fetch) bool {
 	f.mu.Lock()
-	failed := f.progress == failed
+	p := f.progress
 	f.mu.Unlock()
 	h := &f.head // immutable by now
 	switch {
-	case failed:
+	case p == failed:
 		return false
 	case !h.shared:
 		return freshness.Particular(h.status)
 	case t.sel.MatchVary(h.vary):
 		return false
 	}
-	t.flight = t.env.Store.Alternate(t.key, t.sel.AppendSelecting(nil, h.vary))
+	t.flight = t.alternate(h.vary)
 	return true
+}
+
+// alternate is the flight of those to whom a response with this vary block is the same.
+func (t *Transaction) alternate(vary []byte) cache.Key {
+	return t.env.Store.Alternate(t.key, t.sel.AppendSelecting(nil, vary))
 }
 
 func (t *Transaction) leavePlace() {
