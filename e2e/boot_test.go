@@ -8,7 +8,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"trafficd/e2e/harness"
 )
@@ -39,7 +42,9 @@ func TestZeroConfiguration(t *testing.T) {
 	if parent := harness.ParentPID(p.PID(harness.Server)); parent != p.PID(harness.Manager) {
 		t.Errorf("server's parent is %d, want the manager", parent)
 	}
-	p.Log.Messages(t, 0, "spawn_manager", "spawn_server")
+	for _, started := range []string{"spawn_manager", "spawn_server"} { // by two processes, in any order
+		p.Log.Wait(t, 0, started, harness.Message(started))
+	}
 	p.Terminate()
 	if code := p.ExitCode(); code != 0 {
 		t.Errorf("cop exited with %d after TERM, want 0", code)
@@ -193,6 +198,55 @@ func TestFirstServerIsRefused(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A listener that nobody alive is seen to have, as those of an instance that was killed while the kernel still takes its memory to
+// pieces, is waited for: after the death of all a start at once succeeds.
+func TestAddressOfTheDeadIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	var addrs []string
+	var release []func()
+	for range 2 {
+		addr, f := nobodys(t)
+		addrs, release = append(addrs, addr), append(release, f)
+	}
+	p := harness.Start(t, harness.NoListen(), harness.Args("--listen", addrs[0], "--autoconf", addrs[1]), harness.NotReady())
+	for i, addr := range addrs {
+		p.Log.Wait(t, 0, "manager waits for "+addr, func(l harness.Line) bool {
+			return strings.HasPrefix(l.Message, "waiting for an address") && l.String("address") == addr
+		})
+		release[i]()
+	}
+	p.Addr = addrs[0]
+	p.WaitReady()
+}
+
+// nobodys listens on an address by a socket that no process has, as long as it is on its way to one.
+func nobodys(t *testing.T) (addr string, release func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", harness.FreeAddr(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release = sync.OnceFunc(func() {
+		unix.Close(pair[0])
+		unix.Close(pair[1])
+	})
+	t.Cleanup(release)
+	if err := unix.Sendmsg(pair[0], []byte("x"), unix.UnixRights(int(f.Fd())), nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	return l.Addr().String(), release
 }
 
 // A cop that gives up starts nothing that the next one, asked at once, could take for an instance.

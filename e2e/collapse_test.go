@@ -103,3 +103,37 @@ func TestCollapsingGoesOnAfterOddRequests(t *testing.T) {
 		})
 	}
 }
+
+// A request that goes round in circles is told so, and does not wait for the fetch that it is itself.
+func TestALoopIsNotCollapsed(t *testing.T) {
+	t.Parallel()
+	addr := harness.FreeAddr(t)
+	p := harness.Start(t, harness.NoListen(), harness.Args("--listen", addr, "--map", "/=http://"+addr), harness.NotReady())
+	p.Addr = addr
+	p.WaitReady()
+	p.Client().Get("/").ExpectStatus(508)
+	p.Client().Get("/", "Range: bytes=0-1").ExpectStatus(508)
+}
+
+// What has come through a proxy of the same name is collapsed as anything else.
+func TestMissesOfAnotherTierCollapse(t *testing.T) {
+	t.Parallel()
+	const n = 8
+	gate := harness.NewGate()
+	o := harness.NewOrigin(t, func(e *harness.Exchange) {
+		gate.Wait(e)
+		e.Reply(200, "a", freshLong)
+	})
+	p := harness.Start(t, harness.Map("/", o), harness.NotReady())
+	harness.WaitFor(t, "a server", func() bool { return p.Ready() })
+	var conns []*harness.Conn
+	for range n {
+		conns = append(conns, p.Client().Dial().Send(harness.Request("GET", "/a", "", "Via: 1.1 trafficd")))
+	}
+	p.ExpectMetric("trafficd_cache_collapsed_total", "all but one", func(v float64) bool { return v == n-1 })
+	gate.Open()
+	for _, c := range conns {
+		c.Read("GET").Expect(200, "a")
+	}
+	o.ExpectCount("/a", 1)
+}

@@ -162,7 +162,7 @@ func startContainer(t *testing.T, proc bool) *container {
 	t.Cleanup(c.end)
 	harness.WaitFor(t, "an answer from the container", func() bool { return c.ended() || c.answers() })
 	if c.ended() {
-		t.Fatalf("the container has ended before it answered\n%s", c.log())
+		t.Fatalf("the container has ended before it answered: %v\n%s", c.wait(), c.log())
 	}
 	return c
 }

@@ -133,6 +133,19 @@ func TestHangIsOnRecord(t *testing.T) {
 	}
 }
 
+// A server that spins is made to leave its stacks before it is killed.
+func TestStacksOfAHangAreOnRecord(t *testing.T) {
+	t.Parallel()
+	p := harness.Start(t, hooks(), quick(), harness.Panicking())
+	p.Standby()
+	old := p.PID(harness.Server)
+	p.Client().Dial().Send(harness.Request("GET", "/", "", "Trafficd-Test: spin")).Read("GET").ExpectStatus(502)
+	c := waitCrash(t, p, old, complete)
+	if c.Cause != "killed by the gate" || !strings.Contains(c.Stacks, "SIGABRT") || !strings.Contains(c.Stacks, "goroutine ") {
+		t.Errorf("record %+v", c)
+	}
+}
+
 // A standby that dies is on record as one, and nobody follows it; a server that makes way for its standby as one that was
 // asked to.
 func TestStandbyAndPlannedEndAreOnRecord(t *testing.T) {

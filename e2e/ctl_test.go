@@ -18,7 +18,10 @@ func TestStatus(t *testing.T) {
 	t.Parallel()
 	p := harness.Start(t)
 	pids := p.PIDs()
-	s := p.Status()
+	// A server answers clients some instants before its manager has been told.
+	s := p.WaitStatus("three that are ready", func(s harness.Status) bool {
+		return !slices.ContainsFunc(harness.Roles, func(r harness.Role) bool { return s.Of(r).State != "ready" })
+	})
 	for _, role := range harness.Roles {
 		got := s.Of(role)
 		if got.PID != pids[role] || got.State != "ready" {

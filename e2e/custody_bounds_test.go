@@ -204,8 +204,8 @@ func TestTenThousandIdleConnections(t *testing.T) {
 }
 
 // "A large server (2 GiB cache mapped) fails over as fast as a small one." Both are killed in turn, so
-// that the machine's moods are the same for both. What grows with the cache would be a hundred times as much
-// for the large one; three times as much is a mood.
+// that the machine's moods are the same for both, and the best of each is compared, since moods only add. What grows with the
+// cache would be a hundred times as much for the large one.
 func TestLargeCacheFailsOverAsFast(t *testing.T) {
 	const objects, size, kills = 100, 4 << 20, 9
 	body := strings.Repeat("0123456789abcdef", size/16)
@@ -242,8 +242,8 @@ func TestLargeCacheFailsOverAsFast(t *testing.T) {
 	}
 	t.Logf("16 MiB: %s", quantiles(took[0]))
 	t.Logf(" 2 GiB: %s", quantiles(took[1]))
-	if small, large := took[0][kills/2], took[1][kills/2]; large > 3*small {
-		t.Errorf("the large one fails over in %v, the small one in %v", large, small)
+	if small, large := slices.Min(took[0]), slices.Min(took[1]); large > 3*small {
+		t.Errorf("the large one fails over in %v at best, the small one in %v", large, small)
 	}
 	// What is in it has survived, too.
 	for i := range objects {

@@ -182,6 +182,8 @@ func TestHitsAfterAPowerCut(t *testing.T) {
 		p.Client().Do("DELETE", fmt.Sprint("/", i), "").ExpectStatus(200)
 	}
 	p.ExpectMetric("trafficd_cache_disk_objects", "40", func(v float64) bool { return v == 40 })
+	// That is the index. A purge is answered when its tombstone is in the log, and so are those from before.
+	purge(t, p, 0, "/none")
 	p.Annihilate()
 	if err := os.Remove(filepath.Join(p.RunRoot, "cache", "index")); err != nil {
 		t.Fatal(err)
@@ -272,19 +274,22 @@ func TestNoRoomOnDisk(t *testing.T) {
 	o.ExpectCount("/a", 1)
 }
 
-// A directory that cannot be made is a mistake in the settings, and said before anything is served.
-func TestADirectoryThatCannotBeMade(t *testing.T) {
+// A directory for the cache that cannot be made, and a log that cannot be written, are mistakes in the settings, and said before anything is served.
+func TestPathsThatCannotBeUsed(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := harness.Start(t, harness.NotReady(), harness.ExitAny(), harness.Set("cache.disk_path", file+"/below"))
-	p.Log.Wait(t, 0, "what is wrong", func(l harness.Line) bool {
-		return strings.HasPrefix(l.Raw, "TRAFFICD_CACHE_DISK_PATH: cache.disk_path: cannot make")
-	})
-	if code := p.ExitCode(); code != 78 {
-		t.Errorf("exit code %d, want 78", code)
+	for setting, says := range map[string]string{
+		"cache.disk_path": "TRAFFICD_CACHE_DISK_PATH: cache.disk_path: cannot make",
+		"access_log.path": "TRAFFICD_ACCESS_LOG_PATH: access_log.path: cannot write",
+	} {
+		p := harness.Start(t, harness.NotReady(), harness.ExitAny(), harness.Set(setting, file+"/below"))
+		p.Log.Wait(t, 0, "what is wrong", func(l harness.Line) bool { return strings.HasPrefix(l.Raw, says) })
+		if code := p.ExitCode(); code != 78 {
+			t.Errorf("%s: exit code %d, want 78", setting, code)
+		}
 	}
 }
 
@@ -311,12 +316,12 @@ func TestTheDiskGoesAway(t *testing.T) {
 		p.Log.Wait(t, mark, "that there is no disk", harness.Message("no cache on disk"))
 	}
 	o.ExpectCount("/a", 1)
+	p.Standby() // the manager knows by then that the last of them is ready
 	if r := p.Ctl("cache", "stat"); !strings.Contains(r.Stdout, "off since") || !strings.Contains(r.Stdout, "not a directory") {
 		t.Errorf("cache stat: %s%s", r.Stdout, r.Stderr)
 	}
 	statusSays(t, p, "cache on disk", "off since", "not a directory")
 	p.ExpectMetric("trafficd_cache_disk_errors_total", "at least 3", func(v float64) bool { return v >= 3 })
-	p.Standby()
 }
 
 // A path that cannot be made is refused by a reload, which changes nothing for the servers to come.

@@ -126,7 +126,7 @@ func TestStaleWhileRevalidateIsBounded(t *testing.T) {
 		}
 		gate.Wait(e)
 		e.Reply(200, "v2", freshLong)
-	}})
+	}}, harness.Set("timeouts.origin_response", "1h")) // the first waits until the last has asked
 	c := p.Client().Dial()
 	target := func(i int) string { return fmt.Sprintf("/s?%d", i) }
 	for i := range bound + 1 {
@@ -141,10 +141,12 @@ func TestStaleWhileRevalidateIsBounded(t *testing.T) {
 	c.Read("GET").Expect(200, "v2")
 	eventually(t, p, target(0), "v2")
 	p.Expect("trafficd_cache_background_total", bound)
+	last := bound
 	harness.WaitFor(t, "room for another", func() bool {
-		another := target(bound + 1)
-		p.Client().Get(another)
-		return p.Client().Get(another).Get("Cache-Status") != "" && p.Metrics()["trafficd_cache_background_total"] > bound
+		last++ // what was asked for before may be fresh by now
+		p.Client().Get(target(last)).Expect(200, "v1")
+		p.Client().Get(target(last))
+		return p.Metrics()["trafficd_cache_background_total"] > bound
 	})
 }
 
@@ -235,21 +237,24 @@ func TestStaleIfErrorOfTheOrigin(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var limit []harness.Option
-			if name == "silent" {
-				limit = append(limit, harness.Set("timeouts.origin_response", "1s"))
-			}
 			p, _ := proxy(t, map[string]harness.Handler{
 				"/a":   versions("Cache-Control: max-age=60", broken),
 				"/404": versions("Cache-Control: max-age=60", harness.Reply(404, "gone", noStore)),
 				"/new": broken,
-			}, limit...)
+			}, harness.Config("# nothing yet\n"))
+			p.WaitServing()
 			p.Client().Get("/a").Expect(200, "v1")
 			p.Client().Get("/404").Expect(200, "v1")
+			p.Client().Get("/404").Expect(404, "gone")
+			if name == "silent" { // what has to be answered has been
+				p.WriteConfig("timeouts: {origin_response: 1s}\n")
+				if r := p.Ctl("config", "reload"); r.Code != 0 {
+					t.Fatal(r.Stderr)
+				}
+			}
 			for range 2 {
 				p.Client().Get("/a").Expect(200, "v1")
 			}
-			p.Client().Get("/404").Expect(404, "gone")
 			if r := p.Client().Get("/new"); r.Status < 500 {
 				t.Errorf("nothing is stored, and it is answered %d", r.Status)
 			}
@@ -671,4 +676,63 @@ func TestAValidationIsBegunAnewAfterADeath(t *testing.T) {
 	gate.Open()
 	c.Read("GET").Expect(200, "v3")
 	o.ExpectCount("/s", 3)
+}
+
+// RFC 5861 section 3: what is stale is validated behind the clients' backs although the responses to others for the same
+// URI cannot be stored.
+func TestStaleWhileRevalidateAmongUncacheables(t *testing.T) {
+	t.Parallel()
+	const vary = "Vary: Cookie"
+	var asked atomic.Int64
+	p, _ := proxy(t, map[string]harness.Handler{"/s": func(e *harness.Exchange) {
+		switch {
+		case e.Header.Get("Cookie") != "":
+			e.Reply(200, "mine", "Cache-Control: private", vary)
+		case asked.Add(1) == 1:
+			e.Reply(200, "v1", staleSoon, staleByNow, vary)
+		default:
+			e.Reply(200, "v2", freshLong, vary)
+		}
+	}})
+	p.Client().Get("/s").Expect(200, "v1")
+	harness.WaitFor(t, "the validation", func() bool {
+		p.Client().Get("/s", "Cookie: a=b").Expect(200, "mine")
+		return string(p.Client().Get("/s").Body) == "v2"
+	})
+	p.Expect("trafficd_cache_background_total", 1)
+}
+
+// Each alternate is validated on its own, though another one's validation takes its time; and who may not have what is
+// stale waits for the one that is his.
+func TestStaleWhileRevalidateOfAlternates(t *testing.T) {
+	t.Parallel()
+	slow, quick := harness.NewGate(), harness.NewGate()
+	p, o := proxy(t, map[string]harness.Handler{"/s": func(e *harness.Exchange) {
+		l := e.Header.Get("Accept-Language")
+		switch {
+		case e.Header.Get("If-None-Match") == "":
+			e.Reply(200, "v1 "+l, staleSoon, staleByNow, "Vary: Accept-Language", `ETag: "`+l+`"`)
+			return
+		case l == "de":
+			slow.Wait(e)
+		default:
+			quick.Wait(e)
+		}
+		e.Reply(200, "v2 "+l, freshLong, "Vary: Accept-Language")
+	}})
+	for range 2 {
+		p.Client().Get("/s", "Accept-Language: de").Expect(200, "v1 de")
+		p.Client().Get("/s", "Accept-Language: fr").Expect(200, "v1 fr")
+	}
+	o.WaitCount("/s", 4)
+	c := p.Client().Dial()
+	c.Send(harness.Request("GET", "/s", "", "Accept-Language: fr", "Cache-Control: max-age=60"))
+	harness.WaitFor(t, "one to wait for the validation", func() bool { return p.Metrics()["trafficd_cache_collapsed_total"] == 1 })
+	quick.Open()
+	c.Read("GET").Expect(200, "v2 fr")
+	p.Client().Get("/s", "Accept-Language: de").Expect(200, "v1 de")
+	slow.Open()
+	harness.WaitFor(t, "the slow one", func() bool { return string(p.Client().Get("/s", "Accept-Language: de").Body) == "v2 de" })
+	o.ExpectCount("/s", 4)
+	p.Expect("trafficd_cache_background_total", 2)
 }

@@ -66,7 +66,7 @@ func TestUnsafeRequestOutrunsFetch(t *testing.T) {
 				t.Parallel()
 				gate := harness.NewGate()
 				var changed harness.Switch
-				p, o := proxy(t, map[string]harness.Handler{"/b": harness.Reply(204, "", "Location: /a"), "/a": func(e *harness.Exchange) {
+				p, _ := proxy(t, map[string]harness.Handler{"/b": harness.Reply(204, "", "Location: /a"), "/a": func(e *harness.Exchange) {
 					switch {
 					case e.Method != "GET":
 						e.Reply(204, "")
@@ -82,8 +82,7 @@ func TestUnsafeRequestOutrunsFetch(t *testing.T) {
 					}
 				}})
 				first := p.Client().Dial().Send(harness.Request("GET", "/a", ""))
-				o.WaitCount("/a", 1)
-				if begun {
+				if gate.WaitReached(t); begun {
 					first.ReadHead()
 				}
 				changed.Set()
@@ -108,7 +107,7 @@ func TestUnsafeRequestOutrunsRefresh(t *testing.T) {
 	t.Parallel()
 	gate := harness.NewGate()
 	var changed harness.Switch
-	p, o := proxy(t, map[string]harness.Handler{"/s": versions(staleSoon, func(e *harness.Exchange) {
+	p, _ := proxy(t, map[string]harness.Handler{"/s": versions(staleSoon, func(e *harness.Exchange) {
 		switch {
 		case e.Method != "GET":
 			changed.Set()
@@ -122,7 +121,7 @@ func TestUnsafeRequestOutrunsRefresh(t *testing.T) {
 	})})
 	p.Client().Get("/s").Expect(200, "v1")
 	p.Client().Get("/s").Expect(200, "v1")
-	o.WaitCount("/s", 2)
+	gate.WaitReached(t)
 	p.Client().Do("DELETE", "/s", "").ExpectStatus(204)
 	gate.Open()
 	p.Client().Get("/s").Expect(200, "new")

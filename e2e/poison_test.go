@@ -18,7 +18,14 @@ func TestPoison(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			o := harness.NewOrigin(t, harness.EchoNumber)
-			p := harness.Start(t, harness.Map("/", o), hooks(), quick(), harness.Panicking())
+			opts := []harness.Option{harness.Map("/", o), hooks(), harness.Panicking()}
+			if how == "spin" {
+				// The first server is found out by its heartbeats. Its successor takes the request up before it has said that it is ready, and has
+				// its start deadline. Neither is so short that a busy machine is taken for a hang.
+				opts = append(opts, harness.Set("health.interval", "200ms"), harness.Set("health.timeout", "2s"), harness.Set("health.kill_grace", "200ms"),
+					harness.Set("supervision.start_deadline", "10s"))
+			}
+			p := harness.Start(t, opts...)
 			idle := p.Client().Dial()
 			idle.Send(harness.Request("GET", "/", "")).Read("GET").ExpectStatus(200)
 			p.Standby()
@@ -43,20 +50,22 @@ func TestPoison(t *testing.T) {
 // A request that is under way each time when somebody kills the server is not to blame.
 func TestNotPoison(t *testing.T) {
 	t.Parallel()
-	release := make(chan struct{})
-	answer := harness.Reply(200, "at last")
-	o := harness.NewOrigin(t, func(e *harness.Exchange) { <-release; answer(e) })
+	gate := harness.NewGate()
+	o := harness.NewOrigin(t, func(e *harness.Exchange) {
+		gate.Wait(e)
+		e.Reply(200, "at last")
+	})
 	p := harness.Start(t, harness.Map("/", o))
 	c := p.Client().Dial()
 	c.Send(harness.Request("GET", "/slow", ""))
-	harness.WaitFor(t, "the request at the origin", func() bool { return o.Count("/slow") == 1 })
+	o.WaitCount("/slow", 1)
 	for range 4 {
 		p.Standby()
 		old := p.PID(harness.Server)
 		p.Kill(harness.Server)
 		p.WaitReplaced(harness.Server, old)
 	}
-	close(release)
+	gate.Open()
 	if r := c.Read("GET"); r.Status != 200 || string(r.Body) != "at last" {
 		t.Errorf("%d %q", r.Status, r.Body)
 	}

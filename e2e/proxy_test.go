@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"trafficd/e2e/harness"
 )
@@ -36,15 +37,20 @@ func TestKeepAliveBothSides(t *testing.T) {
 	p, o := proxy(t, map[string]harness.Handler{"": echo})
 	before := o.Connections()
 	c := p.Client().Dial()
+	late := 0 // turns in which a POST, which must not be sent twice, may have found a connection that has been idle for too long for that
 	for i := range 10 {
+		begun := time.Now()
 		target := fmt.Sprintf("/k/%d", i)
 		c.Send(harness.Request("GET", target, "")).Read("GET").Expect(200, "GET "+target+" ")
 		c.Send(harness.Request("POST", target, "body")).Read("POST").Expect(200, "POST "+target+" body")
+		if time.Since(begun) >= time.Second {
+			late++
+		}
 	}
 	c.Send(harness.Request("GET", "/end", "", "Connection: close")).Read("GET").Expect(200, "GET /end ").Header("Connection", "close")
 	c.ExpectEOF()
-	if n := o.Connections() - before; n > 1 {
-		t.Errorf("origin saw %d connections, want 1 at most", n)
+	if n := o.Connections() - before; n > 1+late {
+		t.Errorf("origin saw %d connections, want %d at most", n, 1+late)
 	}
 }
 
@@ -445,7 +451,7 @@ func TestOriginSilent(t *testing.T) {
 	t.Parallel()
 	p, _ := proxy(t, map[string]harness.Handler{"/silent": harness.Silent, "": echo}, harness.Set("timeouts.origin_response", "300ms"))
 	p.Client().Get("/silent").ExpectStatus(504)
-	p.Client().Get("/a").Expect(200, "GET /a ")
+	eventually(t, p, "/a", "GET /a ") // which may take longer than there is time, on a busy machine
 }
 
 // Answers that are none: a 502 each, and nothing of them reaches the client.

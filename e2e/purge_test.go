@@ -74,6 +74,7 @@ func TestPercentEncodingsAreNormal(t *testing.T) {
 			c.Get(s).Expect(200, fmt.Sprintf("/x%%2F%%C3%%BC %d", times))
 		}
 	}
+	p.WaitServing() // before anything is asked of it by ctl
 	expect()
 	c.Get("/x/%C3%BC").Expect(200, "/x/%C3%BC 1") // an encoded slash is none
 	c.Get("/q?%2f").Expect(200, "/q?%2f 1")
@@ -211,8 +212,7 @@ func TestPurgeOutrunsFetch(t *testing.T) {
 				}})
 				o = o2
 				first := p.Client().Dial().Send(harness.Request("GET", "/a", ""))
-				o.WaitCount("/a", 1)
-				if begun {
+				if gate.WaitReached(t); begun {
 					first.ReadHead()
 				}
 				purge(t, p, 0, c.target, c.headers...)
@@ -296,6 +296,7 @@ func TestCtlCache(t *testing.T) {
 			}
 		}
 	}
+	p.WaitServing()
 	ctl(0, []string{"(3 objects", "2 hits, 3 misses", "hit ratio"}, "stat")
 	ctl(0, []string{`"objects": 3`, `"hits": 2`}, "stat", "--json")
 	ctl(0, []string{"www.example/v", "red blue", "accept-language", "fresh", "10m0s", "memory"}, "lookup", "http://www.example/v")
@@ -314,17 +315,16 @@ func TestCtlCache(t *testing.T) {
 	p.Client().Get("/a?b", host).Expect(200, "/a?b 3")
 	ctl(64, []string{"what is to be purged"}, "purge", "http://www.example/a", "--tag", "red")
 	ctl(64, []string{"a tag has no blank"}, "purge", "--tag", "a b")
-	p.Kill(harness.Server) // the one that answers next has the same cache
-	p.WaitReady()
+	p.WaitServing(p.Kill(harness.Server).PID) // the one that answers next has the same cache
 	ctl(0, []string{"www.example/a?b", "fresh"}, "lookup", "http://www.example/a?b")
 }
 
-// What is on disk only is purged, too, by URL, by prefix and by tag; and what was purged does not come back when
+// What is on disk only is purged, too, by URL, with each of its alternates, by prefix and by tag; and what was purged does not come back when
 // everything has died.
 func TestPurgeReachesDisk(t *testing.T) {
 	t.Parallel()
 	var o *harness.Origin
-	p, o2 := proxy(t, map[string]harness.Handler{"": func(e *harness.Exchange) {
+	p, o2 := proxy(t, map[string]harness.Handler{"/v": harness.Reply(200, "v", "Cache-Control: max-age=600", "Vary: Accept"), "": func(e *harness.Exchange) {
 		var size int
 		fmt.Sscanf(e.Target, "/filler/%d", &size)
 		if size == 0 {
@@ -338,15 +338,21 @@ func TestPurgeReachesDisk(t *testing.T) {
 	for _, target := range targets {
 		p.Client().Get(target).Expect(200, target+" 1")
 	}
-	onDisk(p, 5)
+	for n := range 3 {
+		p.Client().Get("/v", fmt.Sprint("Accept: a/", n)).Expect(200, "v")
+	}
+	onDisk(p, 8)
 	c := p.Client().Dial()
 	for n := range 200 { // three times what memory takes
 		c.Send(harness.Request("GET", fmt.Sprintf("/filler/%d", n+1), "")).Read("GET").ExpectStatus(200)
 	}
+	p.WaitServing()
 	if r := p.Ctl("cache", "lookup", "http://localhost/a/1"); !strings.Contains(r.Stdout, "on disk that is not in memory") {
 		t.Errorf("before the purge: %s%s", r.Stdout, r.Stderr)
 	}
 	purge(t, p, 1, "/b/1")
+	purge(t, p, 3, "/v")
+	purge(t, p, 0, "/v")
 	if r := p.Ctl("cache", "purge", "--soft", "http://localhost/a/1"); r.Stdout != "0 responses marked stale, 1 on disk only removed\n" {
 		t.Errorf("soft purge of what is on disk only: %s%s", r.Stdout, r.Stderr)
 	}

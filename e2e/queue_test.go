@@ -78,10 +78,10 @@ func TestManagersOwnQueue(t *testing.T) {
 	const n = 20
 	o := harness.NewOrigin(t, harness.EchoNumber)
 	p := harness.Start(t, harness.Map("/", o), harness.Set("queue.accept_after", "0"), harness.Set("queue.max_wait", "60s"),
-		harness.Set("supervision.restart_budget", "1"), harness.Set("supervision.backoff_max", "4s"))
+		harness.Set("supervision.restart_budget", "1"), harness.Set("supervision.backoff_max", "10s"))
 	plague := p.Plague(harness.Server)
 	p.WaitStatus("a server that stays down long enough for the clients to come", func(s harness.Status) bool {
-		return s.Server.State == "stopped" && s.Server.Retry.InSeconds > 1
+		return s.Server.State == "stopped" && s.Server.Retry.InSeconds > 6
 	})
 	for _, r := range p.Client().Concurrently(n, harness.Request("GET", "/wait", "", "Connection: close"), func() { plague.End() }) {
 		if r != nil {

@@ -6,6 +6,22 @@ import (
 	"trafficd/e2e/harness"
 )
 
+// restarted waits until the log tells, from mark on, of a manager that was replaced together with its server, and returns the
+// lines: of the kill, of the manager that cop has started, and of the server that this manager has started. The last two are two
+// processes' lines. A child may be quicker with its own than its parent with the one that names it, so each is
+// looked for by itself.
+func restarted(t *testing.T, p *harness.Trafficd, mark int) (kill, manager, server harness.Line) {
+	t.Helper()
+	names := []string{"manager not running", "making sure server is dead", "safe_kill", "spawn_manager"}
+	cop := p.Log.Messages(t, mark, names...)
+	names[3] = "spawn_server"
+	next := p.Log.Messages(t, mark, names...)[3]
+	if next.Int("pid") != cop[3].Int("process_pid") {
+		t.Errorf("server %d was started by %d, want the manager %d", next.Int("process_pid"), next.Int("pid"), cop[3].Int("process_pid"))
+	}
+	return cop[2], cop[3], next
+}
+
 // "kill -9 the manager with on_manager_death: restart: the log shows manager found not
 // running, server made dead, manager spawned, server spawned, in that order, with new PIDs."
 func TestSceneManagerDiesAndEverythingIsRestarted(t *testing.T) {
@@ -17,8 +33,7 @@ func TestSceneManagerDiesAndEverythingIsRestarted(t *testing.T) {
 	mark := p.Log.Mark()
 	p.Kill(harness.Manager)
 
-	lines := p.Log.Messages(t, mark,
-		"manager not running", "making sure server is dead", "safe_kill", "spawn_manager", "spawn_server")
+	killed, started, spawned := restarted(t, p, mark)
 	server.WaitGone(t)
 	manager := p.WaitReplaced(harness.Manager, before[harness.Manager])
 	fresh := p.WaitReplaced(harness.Server, before[harness.Server])
@@ -28,11 +43,9 @@ func TestSceneManagerDiesAndEverythingIsRestarted(t *testing.T) {
 	if fresh != standby {
 		t.Errorf("server %d follows, want the standby %d", fresh, standby)
 	}
-	for i, want := range map[int]int{2: before[harness.Server], 3: manager, 4: p.Standby(standby)} {
-		if got := lines[i].Int("process_pid"); got != want {
-			t.Errorf("%s is about process %d, want %d: %s", lines[i].Message, got, want, lines[i].Raw)
-		}
-	}
+	expectAbout(t, killed, before[harness.Server])
+	expectAbout(t, started, manager)
+	expectAbout(t, spawned, p.Standby(standby))
 }
 
 // The same without custody, as the original had it: the server that is spawned is the one that
@@ -43,18 +56,23 @@ func TestSceneManagerDiesWithoutCustody(t *testing.T) {
 	before := p.PIDs()
 	mark := p.Log.Mark()
 	p.Kill(harness.Manager)
-	lines := p.Log.Messages(t, mark,
-		"manager not running", "making sure server is dead", "safe_kill", "spawn_manager", "spawn_server")
+	killed, started, spawned := restarted(t, p, mark)
 	manager := p.WaitReplaced(harness.Manager, before[harness.Manager])
 	fresh := p.WaitReplaced(harness.Server, before[harness.Server])
 	p.WaitReady()
-	for i, want := range map[int]int{2: before[harness.Server], 3: manager, 4: fresh} {
-		if got := lines[i].Int("process_pid"); got != want {
-			t.Errorf("%s is about process %d, want %d: %s", lines[i].Message, got, want, lines[i].Raw)
-		}
-	}
+	expectAbout(t, killed, before[harness.Server])
+	expectAbout(t, started, manager)
+	expectAbout(t, spawned, fresh)
 	if s := p.Status(); s.Custody != "off" || s.Next.PID != 0 {
 		t.Errorf("without custody: status %s", s.Text)
+	}
+}
+
+// expectAbout fails unless the line is about that process.
+func expectAbout(t *testing.T, line harness.Line, pid int) {
+	t.Helper()
+	if got := line.Int("process_pid"); got != pid {
+		t.Errorf("%s is about process %d, want %d: %s", line.Message, got, pid, line.Raw)
 	}
 }
 
@@ -80,6 +98,7 @@ func TestManagerDiesAndServerIsAdopted(t *testing.T) {
 	o := harness.NewOrigin(t, harness.EchoNumber)
 	p := harness.Start(t, harness.Map("/", o))
 	before := p.PIDs()
+	p.Standby() // which the next manager would start otherwise
 	prober := p.Prober()
 	prober.Await(20)
 	mark := p.Log.Mark()

@@ -16,6 +16,10 @@ import (
 
 const attackers = 1000
 
+// attackTime is how long a slow client is borne in these stories. Those that are slow but move are clients of this process, and on
+// a machine that is busy they stand still whenever it gets no processor: never as long as this.
+const attackTime = 4 * time.Second
+
 // hold is a crowd of clients of which each has sent the beginning of something and then goes on with a
 // byte now and then, by tick, until it is thrown out or the story ends.
 type hold struct {
@@ -157,7 +161,7 @@ func TestSlowAttackers(t *testing.T) {
 				"/hit": harness.Reply(200, letters(1000), "Cache-Control: max-age=600"),
 				"/big": harness.Reply(200, letters(big), "Cache-Control: max-age=600"),
 				"":     echo,
-			}, harness.Set("timeouts."+attack.setting, "1s"), harness.Set("cache.max_object_size", "64MiB"))
+			}, harness.Set("timeouts."+attack.setting, attackTime.String()), harness.Set("cache.max_object_size", "64MiB"))
 			server := p.PID(harness.Server)
 			p.Client().Get("/big").ExpectStatus(200)
 			before := healthy(t, p, o, 100)
@@ -299,7 +303,7 @@ func TestRepliesThatLieInTheKernel(t *testing.T) {
 	t.Parallel()
 	const size = 150_000
 	p, _ := proxy(t, map[string]harness.Handler{"": harness.Reply(200, letters(size), "Cache-Control: max-age=600")},
-		harness.Set("timeouts.client_idle", "1s"), harness.Set("timeouts.client_write", "1s"))
+		harness.Set("timeouts.client_idle", attackTime.String()), harness.Set("timeouts.client_write", attackTime.String()))
 	p.Client().Get("/a").ExpectStatus(200)
 	dial := func() *net.TCPConn {
 		c, err := net.Dial("tcp", p.Addr)
@@ -315,10 +319,12 @@ func TestRepliesThatLieInTheKernel(t *testing.T) {
 	}
 	still := dial()
 	slow := dial()
-	every := time.NewTicker(20 * time.Millisecond)
+	const sips = 100
+	every := time.NewTicker(2 * attackTime / sips)
 	defer every.Stop()
 	got := 0
-	for b := make([]byte, 1500); ; <-every.C { // two seconds in all
+	for b := make([]byte, size/sips); ; <-every.C { // twice the time in all
+		slow.SetDeadline(time.Now().Add(harness.Patience))
 		n, err := slow.Read(b)
 		got += n
 		if err != nil || got >= size {
@@ -343,7 +349,8 @@ func TestSlowAttackersAndTheDeathOfTheServer(t *testing.T) {
 	p, o := proxy(t, map[string]harness.Handler{
 		"/hit": harness.Reply(200, letters(1000), "Cache-Control: max-age=600"),
 		"/big": harness.Reply(200, letters(8<<20), "Cache-Control: max-age=600"), "": echo,
-	}, harness.Set("timeouts.client_header", "1s"), harness.Set("timeouts.client_body", "1s"), harness.Set("timeouts.client_write", "1s"))
+	}, harness.Set("timeouts.client_header", attackTime.String()), harness.Set("timeouts.client_body", attackTime.String()),
+		harness.Set("timeouts.client_write", attackTime.String()))
 	p.Client().Get("/big").ExpectStatus(200)
 	old := p.PID(harness.Server)
 	p.Standby()

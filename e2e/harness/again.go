@@ -76,5 +76,6 @@ func (p *Trafficd) StartAgain(opts ...Option) {
 	}()
 	if !p.opts.noReady {
 		p.WaitReady()
+		p.waitKnown()
 	}
 }

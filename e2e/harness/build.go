@@ -103,8 +103,6 @@ func Mortal(t testing.TB, file string) Option {
 	return All(Executable(path), func(o *options) { o.env = append(o.env, "TRAFFICD_KILL_FILE="+file) })
 }
 
-// build compiles the module's root package. Tests run in their own directory,
-// so the root is asked of the go command.
 // lookAtSources tells the go command what the stories depend on: a test's result is used again as long as the files are the same that it has
 // looked at, and the binary under test is made of files that no test imports. Once in a process, and not before the first
 // story, since nobody takes notice of it then.
@@ -126,14 +124,16 @@ var lookAtSources = sync.OnceValue(func() error {
 	})
 })
 
-func moduleRoot() (string, error) {
+// moduleRoot is asked of the go command, since tests run in their own directory.
+var moduleRoot = sync.OnceValues(func() (string, error) {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return "", fmt.Errorf("find module root: %w", err)
 	}
 	return string(root[:len(root)-1]), nil
-}
+})
 
+// build compiles the module's root package.
 func build(out string, env []string, flags ...string) error {
 	root, err := moduleRoot()
 	if err != nil {

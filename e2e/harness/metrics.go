@@ -98,7 +98,7 @@ func (p *Trafficd) ExpectMetric(name, want string, cond func(float64) bool) {
 	p.t.Helper()
 	var got float64
 	var there bool
-	if !poll(Patience/4, func() bool {
+	if !poll(Patience, func() bool {
 		got, there = p.Metrics()[name]
 		return there && cond(got)
 	}) {

@@ -26,8 +26,8 @@ type Origin struct {
 	closing chan struct{} // closed at the end of the story; every wait of a handler ends then
 	wg      sync.WaitGroup
 
-	mu       sync.Mutex // guards below
-	listener net.Listener
+	mu       sync.Mutex   // guards below
+	listener net.Listener // nil while the origin is down
 	conns    map[net.Conn]bool
 	accepted int
 	requests []*Received
@@ -136,7 +136,10 @@ func (o *Origin) acceptOn(l net.Listener) {
 func (o *Origin) Down() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.listener.Close()
+	if o.listener != nil {
+		o.listener.Close()
+		o.listener = nil
+	}
 	for c := range o.conns {
 		c.Close()
 	}
@@ -155,6 +158,11 @@ func (o *Origin) accept(l net.Listener) {
 			return
 		}
 		o.mu.Lock()
+		if o.listener != l { // Down has not seen this one
+			o.mu.Unlock()
+			conn.Close()
+			return
+		}
 		o.accepted++
 		n := o.accepted
 		o.conns[conn] = true
@@ -412,8 +420,9 @@ func (o *Origin) wait(what string, cond func() bool) {
 
 // Gate is a place where handlers wait until the story lets them go on.
 type Gate struct {
-	open chan struct{}
-	once sync.Once
+	open    chan struct{}
+	once    sync.Once
+	reached atomic.Bool
 }
 
 // NewGate is a closed gate.
@@ -423,7 +432,17 @@ func NewGate() *Gate { return &Gate{open: make(chan struct{})} }
 func (g *Gate) Open() { g.once.Do(func() { close(g.open) }) }
 
 // Wait blocks the handler until the gate is open.
-func (g *Gate) Wait(e *Exchange) { e.Await(g.open) }
+func (g *Gate) Wait(e *Exchange) {
+	g.reached.Store(true)
+	e.Await(g.open)
+}
+
+// WaitReached waits until a handler has come to the gate: what it does before that is done. A request that is counted may not
+// have begun to be looked at.
+func (g *Gate) WaitReached(t testing.TB) {
+	t.Helper()
+	WaitFor(t, "a handler at the gate", g.reached.Load)
+}
 
 // Switch is a flag that a story throws once to change what an origin does.
 type Switch struct{ on atomic.Bool }

@@ -174,6 +174,17 @@ func ResidentBytes(pid int) int64 {
 	return 0
 }
 
+// CPUTime is how long the threads of pid have been running: what work has cost, whatever else ran meanwhile.
+func CPUTime(t testing.TB, pid int) time.Duration {
+	t.Helper()
+	var ts unix.Timespec
+	// clock_getcpuclockid(3): the clock of another process is made of its PID.
+	if err := unix.ClockGettime(int32(^pid<<3|2), &ts); err != nil {
+		t.Fatalf("CPU time of %d: %v", pid, err)
+	}
+	return time.Duration(ts.Nano())
+}
+
 // processesOf lists every process, other than this one, that belongs to the instance with
 // that run root: its command line or its environment names the run root.
 func processesOf(runRoot string) []int {

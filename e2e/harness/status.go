@@ -58,6 +58,15 @@ func (p *Trafficd) Standby(others ...int) int {
 	return s.Next.PID
 }
 
+// WaitServing waits until the manager knows of a ready server that is none of the others. A server answers clients some instants before
+// that, and what an operator asks of the cache is refused until then.
+func (p *Trafficd) WaitServing(others ...int) {
+	p.t.Helper()
+	p.WaitStatus("a server known as ready", func(s Status) bool {
+		return s.Server.State == "ready" && !slices.Contains(others, s.Server.PID)
+	})
+}
+
 // Status asks the instance and fails unless it answers.
 func (p *Trafficd) Status() Status {
 	p.t.Helper()

@@ -145,8 +145,16 @@ func Start(t testing.TB, opts ...Option) *Trafficd {
 		p.awaitDaemon()
 	case !p.opts.noReady:
 		p.WaitReady()
+		p.waitKnown()
 	}
 	return p
+}
+
+// waitKnown waits until the manager knows of the first server that it is ready. Clients are answered some instants before,
+// in which there is no server yet for the manager: none that it could restart or drain, and none that a standby is for.
+func (p *Trafficd) waitKnown() {
+	p.t.Helper()
+	p.Log.Wait(p.t, 0, "a manager that knows that its server is ready", About("server ready", Manager))
 }
 
 // prepare makes the run root and chooses the ports.
@@ -415,8 +423,13 @@ func sameExecutable(pid int, path string) bool {
 // Kill sends SIGKILL to the role's process and returns its handle.
 func (p *Trafficd) Kill(role Role) *Process { p.t.Helper(); return p.Signal(role, unix.SIGKILL) }
 
-// Stop sends SIGSTOP to the role's process: alive, but deaf.
-func (p *Trafficd) Stop(role Role) *Process { p.t.Helper(); return p.Signal(role, unix.SIGSTOP) }
+// Stop sends SIGSTOP to the role's process: alive, but deaf. It answers clients some instants before its supervisor has been told
+// that it is ready, and until then it is not judged by heartbeats but by its start deadline; so that is waited for.
+func (p *Trafficd) Stop(role Role) *Process {
+	p.t.Helper()
+	p.WaitStatus("the "+string(role)+" known as ready", func(s Status) bool { return s.Of(role).State == "ready" })
+	return p.Signal(role, unix.SIGSTOP)
+}
 
 // Signal sends sig to the role's process and returns its handle.
 func (p *Trafficd) Signal(role Role, sig unix.Signal) *Process {
@@ -598,7 +611,7 @@ func (p *Trafficd) Terminate() {
 func (p *Trafficd) terminateCop() {
 	p.t.Helper()
 	var cop *Process
-	poll(Patience/4, func() bool {
+	poll(Patience, func() bool {
 		pid := p.lockPID(Cop)
 		if pid == 0 || p.wasKilled(pid) || !Alive(pid) || Comm(pid) != Cop.Comm() {
 			return len(processesOf(p.RunRoot)) == 0
