@@ -18,6 +18,7 @@ type bog struct {
 }
 
 func (*bog) Published(cache.Key, []byte, cache.ID, int64)    {}
+func (*bog) Expect(cache.Key)                                {}
 func (*bog) Has(cache.Key) bool                              { return false }
 func (*bog) Count(cache.Key) int                             { return 0 }
 func (*bog) Settle() bool                                    { return true }

@@ -408,6 +408,7 @@ type told struct{ ids map[Key]ID }
 
 func (t told) Published(k Key, _ []byte, id ID, _ int64) { t.ids[k] = id }
 func (t told) Removed(Key)                               {}
+func (t told) Expect(Key)                                {}
 func (t told) Has(Key) bool                              { return false }
 func (t told) Count(Key) int                             { return 0 }
 func (t told) Settle() bool                              { return true }

@@ -96,7 +96,8 @@ func (s *Store) promote(seg uint32) {
 func (s *Store) rescue(seg uint32) {
 	class := s.segs[seg].class.Load()
 	budget := s.segSize / hotShare
-	s.records(seg, func(l location, h *objectHeader) {
+	leave := func(l location) {
+		h := s.header(l)
 		hit := h.wasHit()
 		if !hit && class == protected || !s.indexed(h.key, l) {
 			return
@@ -111,7 +112,23 @@ func (s *Store) rescue(seg uint32) {
 			s.super.lost.Add(1)
 		}
 		s.haunt(h.key)
+	}
+	// Each has its place in a set of its own, which is cold. Those of some are fetched at a time.
+	var due [8]location
+	n := 0
+	s.records(seg, func(l location, h *objectHeader) {
+		s.set(h.key).expect()
+		due[n] = l
+		if n++; n == len(due) {
+			for _, l := range due {
+				leave(l)
+			}
+			n = 0
+		}
 	})
+	for _, l := range due[:n] {
+		leave(l)
+	}
 }
 
 // forward copies one object into the ring's own segment. The copy is found from the moment the entry

@@ -3,12 +3,26 @@ package cache
 import (
 	"bytes"
 	"sync"
+	"unsafe"
+
+	"trafficd/roles/server/prefetch"
 )
 
 // place is the number of k's set.
 func (s *Store) place(k Key) uint32 { return uint32(k.low()) & uint32(len(s.sets)-1) }
 
 func (s *Store) set(k Key) *indexSet { return &s.sets[s.place(k)] }
+
+// Expect has the processor fetch what a look-up of k, here and below, and the publication after it look at. It is for
+// when there is something else to do until then.
+func (s *Store) Expect(k Key) {
+	s.set(k).expect()
+	if l := s.lower.Load(); l != nil {
+		(*l).Expect(k)
+	}
+}
+
+func (set *indexSet) expect() { prefetch.Lines(unsafe.Pointer(set), unsafe.Sizeof(*set)) }
 
 func (s *Store) shard(k Key) *sync.Mutex { return &s.shards[s.place(k)%shardCount].Mutex }
 

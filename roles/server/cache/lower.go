@@ -14,6 +14,8 @@ type Lower interface {
 	// Has tells whether anything may be stored under k there. No may also mean that it cannot tell without
 	// blocking.
 	Has(k Key) bool
+	// Expect says that Has is about to be asked.
+	Expect(k Key)
 	// Count tells how many responses that is, one for each alternate.
 	Count(k Key) int
 	// Purge takes out, for good, whatever match accepts, alternate by alternate. labels are the lines of a head from which

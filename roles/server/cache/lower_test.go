@@ -14,6 +14,8 @@ func (d *diary) Published(k Key, vary []byte, id ID, _ int64) {
 }
 func (d *diary) Has(Key) bool { return false }
 
+func (d *diary) Expect(Key) {}
+
 func (d *diary) Count(Key) int { return 0 }
 
 func (d *diary) Settle() bool { return true }

@@ -236,6 +236,7 @@ type cellar struct{ kept map[Key]string }
 
 func (c *cellar) Published(Key, []byte, ID, int64) {}
 func (c *cellar) Removed(k Key)                    { delete(c.kept, k) }
+func (c *cellar) Expect(Key)                       {}
 func (c *cellar) Has(k Key) bool                   { return c.kept[k] != "" }
 func (c *cellar) Count(k Key) int {
 	if c.Has(k) {
@@ -295,6 +296,7 @@ func TestPurgeBelow(t *testing.T) {
 type shy struct{ cellar }
 
 func (*shy) Has(Key) bool  { return false }
+func (*shy) Expect(Key)    {}
 func (*shy) Count(Key) int { return 0 }
 
 // TestPurgeBelowWhatIsNotTold: a tier below that does not know yet what it has is purged all the same.

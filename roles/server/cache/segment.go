@@ -1,5 +1,7 @@
 package cache
 
+import "trafficd/roles/server/prefetch"
+
 // A cursor is where in an open segment the next allocation goes.
 type cursor struct {
 	seg  int64 // -1 none
@@ -39,7 +41,21 @@ func (a *Arena) reserve(least, most uint32) (location, uint32, error) {
 	}
 	l, n := s.take(&a.cursor, most)
 	a.pin(l)
+	a.expectNext(n)
 	return l, n, nil
+}
+
+// maxExpected bounds what is fetched ahead of an allocation: the beginning of a larger one has the processor see
+// where it goes.
+const maxExpected = 4 << 10
+
+// expectNext has the processor fetch what is allocated next, if that is about as large as the last one. The caller holds
+// a.mu.
+func (a *Arena) expectNext(last uint32) {
+	c := &a.cursor
+	if n := min(last, maxExpected, a.store.segSize-c.used); n > 0 {
+		prefetch.Lines(a.store.at(locate(uint32(c.seg), c.used, c.gen)), uintptr(n))
+	}
 }
 
 // take hands out up to most bytes of the cursor's segment.

@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"trafficd/roles/server/cache"
+	"trafficd/roles/server/prefetch"
 )
 
 // index is the mapping that says where things are. Look-ups take no lock; changes take the shard of their set.
@@ -68,6 +69,16 @@ func (x *index) shard(set uint32) *indexShard { return &x.shards[set%indexShards
 // serves reports whether the segment of an entry still has what it had.
 func (x *index) serves(p place) bool {
 	return p != 0 && p.segment() < x.segCount && x.rows[p.segment()].seq.Load()&seqMask == p.seq() && p.seq() != 0
+}
+
+// expect has the processor fetch the set of k: of it the line that has looks at, or all that put does.
+func (x *index) expect(k cache.Key, all bool) {
+	set := &x.sets[x.setOf(k)]
+	n := unsafe.Sizeof(set.tags)
+	if all {
+		n = unsafe.Sizeof(*set)
+	}
+	prefetch.Lines(unsafe.Pointer(set), n)
 }
 
 // has reports whether there may be something under k.

@@ -183,6 +183,9 @@ func (s *Store) Has(k cache.Key) bool {
 	return s.warm.Load() && !s.closed.Load() && s.index.has(k)
 }
 
+// Expect implements cache.Lower.
+func (s *Store) Expect(k cache.Key) { s.index.expect(k, false) }
+
 // Count tells how many responses that is, one for each alternate.
 func (s *Store) Count(k cache.Key) int {
 	if !s.Has(k) {

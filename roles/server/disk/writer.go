@@ -328,6 +328,7 @@ func (w *writer) save(q response) {
 		w.drop(q.grave)
 		return
 	}
+	w.index().expect(q.key, true) // for when it is written
 	w.queued = append(w.queued, queued{object: o, grave: q.grave, place: p, info: infoOf(r.length, e.vary), changes: changes})
 }
 

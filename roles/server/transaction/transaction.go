@@ -288,6 +288,7 @@ func (t *Transaction) findKey() bool {
 		t.control.IgnoreReload()
 	}
 	t.key, t.keyed = t.keyOf(t.path, t.query()), true
+	t.env.Store.Expect(t.key)
 	t.flight = t.key
 	return true
 }
