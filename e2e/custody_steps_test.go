@@ -118,6 +118,7 @@ func TestKilledAtEveryStep(t *testing.T) {
 		harness.Set("access_log.path", filepath.Join(t.TempDir(), "access.log")))
 	e := &executioner{t: t, p: stage.Trafficd, file: file, died: map[queue.Step]int{}}
 	stage.Play(func() {
+		defer reluctant(t, stage.Addr)()
 		for _, n := range []int{1, 2, 3, 7} {
 			for _, s := range slices.Sorted(maps.Keys(steps)) {
 				if n == 1 || !slices.Contains(once, s) {

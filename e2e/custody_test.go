@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -222,7 +225,10 @@ func TestAThousandKills(t *testing.T) {
 				s := harness.SetStage(t, crowd(), witness.Options{Seed: seed}, harness.Args("--threads", threads))
 				c := newCampaign(t, s.Trafficd, seed, victims, 40*time.Millisecond)
 				began := time.Now()
-				r := s.Play(func() { c.run((kills + i) / 2) })
+				r := s.Play(func() {
+					defer reluctant(t, s.Addr)()
+					c.run((kills + i) / 2)
+				})
 				t.Logf("%s, in %v; worst probe %s", c.report(), time.Since(began).Round(time.Second), witness.Short(harness.WorstProbe(r)))
 				s.Terminate()
 				all := s.Adopted()
@@ -246,6 +252,46 @@ func TestAThousandKills(t *testing.T) {
 	}
 }
 
+// reluctant is a client that is refused, and then does not close: its connection is one that the server has ended nearly
+// all the time. Those of the other clients are for microseconds. The function returned ends it.
+func reluctant(t *testing.T, addr string) (stop func()) {
+	stopped, gone := make(chan struct{}), make(chan struct{})
+	refused := func() error {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(harness.Patience))
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n"); err != nil { // without Host
+			return err
+		}
+		if b, err := io.ReadAll(conn); err != nil || !bytes.HasPrefix(b, []byte("HTTP/1.1 400 ")) {
+			return fmt.Errorf("%q, %v; want 400 and the end", b, err)
+		}
+		select {
+		case <-stopped:
+		case <-time.After(2 * time.Second): // the server waits for longer
+		}
+		return nil
+	}
+	go func() {
+		defer close(gone)
+		for {
+			select {
+			case <-stopped:
+				return
+			default:
+			}
+			if err := refused(); err != nil {
+				t.Errorf("a client that is refused: %v", err)
+				return
+			}
+		}
+	}()
+	return func() { close(stopped); <-gone }
+}
+
 // killUntilHit kills servers until the states have been seen, too: some last for microseconds only, and chance may
 // have passed them by. The clients are those that go through them most often.
 func killUntilHit(t *testing.T, missing []string) harness.Adopted {
@@ -256,6 +302,7 @@ func killUntilHit(t *testing.T, missing []string) harness.Adopted {
 	s := harness.SetStage(t, mix, witness.Options{Seed: seed, ProbeEvery: time.Millisecond}, harness.Args("--threads", "2"))
 	c := newCampaign(t, s.Trafficd, seed, victims[:2], 5*time.Millisecond)
 	s.Play(func() {
+		defer reluctant(t, s.Addr)()
 		for range 50 {
 			c.run(c.kills + 20)
 			if len(s.Adopted().Missing(missing...)) == 0 {
