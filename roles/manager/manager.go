@@ -197,7 +197,9 @@ func serve(ctx context.Context, m *manager, root runroot.Root, server *supervise
 	hub := link.Serve(hubListener, m.linkOptions())
 	defer hub.Close()
 	if server != nil && m.estate.lacks(m.cfg) {
-		m.await(settleTime, func() bool { return m.active == nil || !m.estate.lacks(m.cfg) })
+		if !m.await(settleTime, func() bool { return m.active == nil || !m.estate.lacks(m.cfg) }) {
+			m.log.Warn().Msg("server has not handed its heritage back")
+		}
 	}
 	if err := m.untilReleased(m.provide); err != nil {
 		return m.never(bindError(err))
@@ -256,24 +258,12 @@ func (m *manager) untilReleased(f func() error) error {
 		if !waited {
 			m.log.Info().Str("address", used.Addr).Str("holder", used.Holder).Msg("waiting for an address that nobody alive is seen to have")
 		}
-		m.runPosted(20 * time.Millisecond)
+		m.await(20*time.Millisecond, func() bool { return false })
 	}
 }
 
-// runPosted runs what is posted within a time.
-func (m *manager) runPosted(d time.Duration) {
-	for t := time.After(d); ; {
-		select {
-		case f := <-m.events:
-			f()
-		case <-t:
-			return
-		}
-	}
-}
-
-// await runs what is posted until cond is true, for a limited time.
-func (m *manager) await(limit time.Duration, cond func() bool) {
+// await runs what is posted until cond is true, for a limited time. False: it is not.
+func (m *manager) await(limit time.Duration, cond func() bool) bool {
 	t := time.NewTimer(limit)
 	defer t.Stop()
 	for !cond() {
@@ -281,10 +271,10 @@ func (m *manager) await(limit time.Duration, cond func() bool) {
 		case f := <-m.events:
 			f()
 		case <-t.C:
-			m.log.Warn().Msg("server has not handed its heritage back")
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // takeServer adopts the server that holds server.lock.

@@ -322,9 +322,7 @@ func TestRestartWaitsForTheStandby(t *testing.T) {
 		if first.wasAsked(opYield) != 1 {
 			t.Fatalf("asked %q", first.asked)
 		}
-		first.die(supervise.Status{Known: true})
-		synctest.Wait()
-		second.takesOver()
+		first.makesWayFor(second)
 		if r := <-verdict; r.err != nil {
 			t.Error(r.err)
 		}
@@ -348,9 +346,7 @@ func TestRestartWhileTheStandbyIsExchanged(t *testing.T) {
 		if first.wasAsked(opYield) != 1 {
 			t.Fatalf("asked %q", first.asked)
 		}
-		first.die(supervise.Status{Known: true})
-		synctest.Wait()
-		third.takesOver()
+		first.makesWayFor(third)
 		if r := <-verdict; r.err != nil || r.pid != third.pid {
 			t.Errorf("verdict %+v", r)
 		}
@@ -553,9 +549,7 @@ func TestServerLeavesUnaskedWithCustody(t *testing.T) {
 		if first.wasAsked(opYield) != 1 {
 			t.Fatalf("asked %q", first.asked)
 		}
-		first.die(supervise.Status{Known: true})
-		synctest.Wait()
-		second.takesOver()
+		first.makesWayFor(second)
 		w.server(3)
 	})
 }
@@ -571,9 +565,7 @@ func TestServerLeavesUnaskedAndTheManagerDies(t *testing.T) {
 		if first.wasAsked(opYield) != 1 {
 			t.Fatalf("asked %q", first.asked)
 		}
-		first.die(supervise.Status{Known: true})
-		synctest.Wait()
-		second.takesOver()
+		first.makesWayFor(second)
 		w.server(3)
 	})
 }

@@ -55,9 +55,7 @@ func TestUpgradeOfTheServer(t *testing.T) {
 		if first.wasAsked(opYield) != 1 {
 			t.Fatalf("asked %q", first.asked)
 		}
-		first.die(supervise.Status{Known: true})
-		synctest.Wait()
-		third.takesOver()
+		first.makesWayFor(third)
 		fourth := w.server(4)
 		fourth.stands()
 		if fourth.program.ID == "new" {
@@ -81,9 +79,7 @@ func TestUpgradeOfTheServerIsRolledBack(t *testing.T) {
 			first, second := w.pair()
 			third := w.upgrading(second)
 			third.stands()
-			first.die(supervise.Status{Known: true})
-			synctest.Wait()
-			third.takesOver()
+			first.makesWayFor(third)
 			fourth := w.server(4)
 			fourth.stands()
 			time.Sleep(time.Second)

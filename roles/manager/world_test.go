@@ -464,6 +464,14 @@ func (p *fakeProcess) stands() {
 	p.dials("standby")
 }
 
+// makesWayFor has a server that was asked to yield end, and its standby take over.
+func (p *fakeProcess) makesWayFor(next *fakeProcess) {
+	p.w.t.Helper()
+	p.die(supervise.Status{Known: true})
+	synctest.Wait()
+	next.takesOver()
+}
+
 // takesOver has a standby act on the death of the server: it takes the lock, says so, and
 // serves when it is told to. Nobody has to have noticed that death.
 func (p *fakeProcess) takesOver() {

@@ -504,9 +504,7 @@ func (s *Server) shutdown(fast bool) {
 // shut is shutdown; s.mu is held.
 func (s *Server) shut(fast bool) {
 	s.fast = s.fast || fast
-	select {
-	case <-s.stop:
-	default:
+	if !s.ends() {
 		close(s.stop)
 	}
 }
