@@ -223,11 +223,8 @@ func TestARemovalOutlivesAFailedWrite(t *testing.T) {
 	w.dev.set(nil)
 	w.write.ask(func() { w.write.until = time.Time{} })
 	w.settled()
-	w.end()
-	w.cut()
-	w.open(true, nil)
+	w.losePower()
 	defer w.end()
-	w.rebuilt()
 	if v := w.get(3, ""); v != 0 {
 		t.Error("what was removed is back")
 	}

@@ -94,11 +94,8 @@ func TestNoNumberIsUsedTwice(t *testing.T) {
 	w.fill(n, 1)
 	w.mem.Remove(keyOf(1))
 	w.settled()
-	w.end()
-	w.cut()
-	w.open(true, nil)
+	w.losePower()
 	defer w.end()
-	w.rebuilt()
 	if w.get(1, "") != 0 {
 		t.Error("what was removed is back")
 	}

@@ -192,6 +192,15 @@ func (w *world) cut() {
 	w.reboot()
 }
 
+// losePower is a power cut while nothing is going on, and a start after it.
+func (w *world) losePower() {
+	w.t.Helper()
+	w.end()
+	w.cut()
+	w.open(true, nil)
+	w.rebuilt()
+}
+
 // reboot leaves what the medium has.
 func (w *world) reboot() {
 	copy(w.dev.data, w.dev.solid)
@@ -335,11 +344,8 @@ func TestNothingIsWrittenBeforeWhatADeadWriterLeft(t *testing.T) {
 	w.open(false, nil)
 	w.mem.Remove(keyOf(3))
 	w.settled()
-	w.end()
-	w.cut()
-	w.open(true, nil)
+	w.losePower()
 	defer w.end()
-	w.rebuilt()
 	if v := w.get(3, ""); v != 0 {
 		t.Error("what was removed is back")
 	}

@@ -20,19 +20,9 @@ func TestPurge(t *testing.T) {
 	tagged := func(n int, tag string, uri []byte) {
 		t.Helper()
 		head := []byte("Cache-Tag: " + tag + "\r\n")
-		w, err := s.mem.Create(keyOf(n), &cache.Meta{Status: 200}, uri, nil, head, 5000)
-		if err != nil {
+		if err := publish(s.mem, keyOf(n), &cache.Meta{Status: 200}, uri, nil, head, content(n, 1, 5000)); err != nil {
 			t.Fatal(err)
 		}
-		defer w.Release()
-		if _, err := w.Write(content(n, 1, 5000)); err != nil {
-			t.Fatal(err)
-		}
-		o, err := w.Publish()
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Release()
 	}
 	for n := range 90 {
 		tagged(n, []string{"a", "b", "c"}[n%3], uriOf(n))
@@ -115,16 +105,9 @@ func TestPurgeDuringARebuild(t *testing.T) {
 	for _, path := range []string{"/a", "/b", "/c"} {
 		k := w.mem.KeyOf([]byte("http"), []byte("h"), []byte(path), nil)
 		keys[path] = k
-		c, err := w.mem.Create(k, &cache.Meta{Status: 200}, []byte("h"+path), nil, nil, 0)
-		if err != nil {
+		if err := publish(w.mem, k, &cache.Meta{Status: 200}, []byte("h"+path), nil, nil, nil); err != nil {
 			t.Fatal(err)
 		}
-		o, err := c.Publish()
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Release()
-		c.Release()
 	}
 	w.written()
 	w.end()
@@ -221,19 +204,9 @@ func TestAPurgeByURLOutlivesAKill(t *testing.T) {
 	w := newWorld(t, 11, ramOf(t))
 	uri := cache.AppendURI(nil, []byte("http"), []byte("example.org"), []byte("/a"), nil)
 	k := w.mem.KeyOf([]byte("http"), []byte("example.org"), []byte("/a"), nil)
-	c, err := w.mem.Create(k, &cache.Meta{Status: 200}, uri, nil, nil, 4)
-	if err != nil {
+	if err := publish(w.mem, k, &cache.Meta{Status: 200}, uri, nil, nil, []byte("body")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Write([]byte("body")); err != nil {
-		t.Fatal(err)
-	}
-	o, err := c.Publish()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Release()
-	c.Release()
 	w.server.store(1, 1, 100, "")
 	w.settled()
 	if n, err := w.mem.Purge(&cache.Purge{URI: uri}); err != nil || n.Memory != 1 {

@@ -175,12 +175,17 @@ func (s *server) store(n, v, size int, vary string) {
 }
 
 func tryStore(m *cache.Store, n, v, size int, vary string) error {
-	w, err := m.Create(keyOf(n), &cache.Meta{Status: 200, Date: int64(v), ETagLen: uint32(v)}, uriOf(n), []byte(vary), headOf(v, size), int64(size))
+	meta := cache.Meta{Status: 200, Date: int64(v), ETagLen: uint32(v)}
+	return publish(m, keyOf(n), &meta, uriOf(n), []byte(vary), headOf(v, size), content(n, v, size))
+}
+
+func publish(m *cache.Store, k cache.Key, meta *cache.Meta, uri, vary, head, body []byte) error {
+	w, err := m.Create(k, meta, uri, vary, head, int64(len(body)))
 	if err != nil {
 		return err
 	}
 	defer w.Release()
-	if _, err := w.Write(content(n, v, size)); err != nil {
+	if _, err := w.Write(body); err != nil {
 		return err
 	}
 	o, err := w.Publish()
