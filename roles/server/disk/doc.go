@@ -41,8 +41,8 @@
 // # What survives what
 //
 // The death of any process, and of all: everything whose write had returned, which is all but the last milliseconds. The
-// page cache has both files. Index.boot is the boot id of the machine: as long as that is the same,
-// or the store was closed in order, the index is taken as it is, without a scan. After a power cut it is not, since its
+// page cache has the index, and of the log what is not on the device yet (device.go). Index.boot is the boot id of the
+// machine: as long as that is the same, or the store was closed in order, the index is taken as it is, without a scan. After a power cut it is not, since its
 // pages were written back in any order: it is cleared and made anew in the background from the summaries, the newest segment
 // first (from the records of a segment that has none), while what has been found so far is served. Written
 // data is flushed with each segment opened and at least every few seconds (syncEvery): a power cut may lose what was written since, removals

@@ -37,7 +37,7 @@ const (
 // files is what a store has open.
 type files struct {
 	lock   *lockfile.Lock
-	store  *os.File
+	store  *storeFile
 	index  *os.File
 	memory []byte
 }
@@ -75,7 +75,7 @@ func (f *files) open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := newStore(storeFile{f.store}, h, x, o, found && !good)
+	s := newStore(f.store, h, x, o, found && !good)
 	s.files = f
 	s.warm.Store(o.Gone != nil || resident(f.memory)) // who had it a moment ago has used it
 	return s, nil
@@ -84,7 +84,7 @@ func (f *files) open(o Options) (*Store, error) {
 // openStore opens the store file, or makes it. found: there was one that can be used.
 func (f *files) openStore(o Options) (h storeHeader, found bool, err error) {
 	path := filepath.Join(o.Dir, storeName)
-	if f.store, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	if f.store, err = openFile(path); err != nil {
 		return h, false, err
 	}
 	page := make([]byte, pageSize)
@@ -97,7 +97,7 @@ func (f *files) openStore(o Options) (h storeHeader, found bool, err error) {
 	if kin == foreign {
 		return h, false, fmt.Errorf("%s: %w: move it away", path, ErrForeign)
 	}
-	if kin == ours && (h.geometry == want || o.Keep && h.sound()) && fileSize(f.store) == h.storeSize() {
+	if kin == ours && (h.geometry == want || o.Keep && h.sound()) && fileSize(f.store.File) == h.storeSize() {
 		return h, true, nil
 	}
 	if kin != blank && o.Log != nil {
@@ -120,7 +120,7 @@ func (f *files) format(o Options, g geometry) (h storeHeader, found bool, err er
 	if err := f.store.Truncate(0); err != nil {
 		return h, false, err
 	}
-	if err := allocate(f.store, g.storeSize()); err != nil {
+	if err := allocate(f.store.File, g.storeSize()); err != nil {
 		return h, false, errors.Join(err, f.store.Truncate(0))
 	}
 	h = storeHeader{geometry: g, layout: layout, id: random(), seed: o.Seed}
@@ -272,15 +272,19 @@ const residentSamples = 128
 // resident reports whether a mapping seems to be in memory.
 func resident(mem []byte) bool {
 	pages := len(mem) / pageSize
-	var in [1]byte
 	for i := range min(pages, residentSamples) {
-		page := &mem[i*pages/residentSamples%pages*pageSize]
-		_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(page)), pageSize, uintptr(unsafe.Pointer(&in)))
-		if errno != 0 || in[0]&1 == 0 {
+		if !inMemory(&mem[i*pages/residentSamples%pages*pageSize]) {
 			return false
 		}
 	}
 	return true
+}
+
+// inMemory reports whether a mapping's page is.
+func inMemory(page *byte) bool {
+	var in [1]byte
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(page)), pageSize, uintptr(unsafe.Pointer(&in)))
+	return errno == 0 && in[0]&1 != 0
 }
 
 // LockDescriptors are those that hold the lock: a keeper that shares the descriptor table closes them when
@@ -310,10 +314,11 @@ func (f *files) release() error {
 	if f.memory != nil {
 		errs = append(errs, unix.Munmap(f.memory))
 	}
-	for _, file := range []*os.File{f.index, f.store} {
-		if file != nil {
-			errs = append(errs, file.Close())
-		}
+	if f.index != nil {
+		errs = append(errs, f.index.Close())
+	}
+	if f.store != nil {
+		errs = append(errs, f.store.Close())
 	}
 	if f.lock != nil {
 		errs = append(errs, f.lock.Release())
@@ -328,12 +333,6 @@ func fileSize(f *os.File) int64 {
 	}
 	return st.Size()
 }
-
-// storeFile is the device that a store usually is on.
-type storeFile struct{ *os.File }
-
-// Sync implements device: the size never changes, so the data is all there is to flush.
-func (f storeFile) Sync() error { return unix.Fdatasync(int(f.Fd())) }
 
 // isEnd reports whether there is nothing (more) to read.
 func isEnd(err error) bool { return errors.Is(err, io.EOF) }

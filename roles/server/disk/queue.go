@@ -17,7 +17,7 @@ type backlog struct {
 	head  atomic.Uint64 // what is taken next; the writer's
 	_     [56]byte
 
-	bytes atomic.Int64 // of the bodies that wait
+	bytes atomic.Int64 // of the bodies that came since the writer began with what waits
 	hurry int64        // so many do not wait for the writer's next look; immutable
 
 	idle atomic.Bool   // the writer is to be woken

@@ -2,7 +2,6 @@ package disk
 
 import (
 	"encoding/binary"
-	"fmt"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
@@ -26,7 +25,8 @@ type writer struct {
 	summary []byte // of what is in the segment
 	count   uint32 // entries of it
 
-	buf    []byte // of the segment from bufAt on, not written yet
+	room   []byte // for buf
+	buf    []byte // of the segment from bufAt on, not written yet; it begins in a page where it does in the file
 	bufAt  uint32
 	queued []queued
 	buried []grave    // whose tombstones are in the buffer
@@ -62,8 +62,11 @@ type queued struct {
 	changes uint64 // of the shard, when memory was looked at
 }
 
-// flushSize is how much is gathered before it is written: as much as stays in the processor's cache.
-const flushSize = 256 << 10
+// flushSize is how much is gathered before it is written: what comes in batchDelay at most, while it stays in the processor's cache.
+const flushSize = 512 << 10
+
+// burst is how much may come, in bytes of bodies, between two times at which nothing waits.
+const burst = 2 << 20
 
 func (w *writer) init(s *Store) {
 	w.store, w.asks, w.done, w.delay = s, make(chan func()), make(chan struct{}), batchDelay
@@ -182,7 +185,22 @@ func (w *writer) begin() {
 		w.summary, w.count = w.summary[:0], 0
 		return
 	}
-	w.open, w.seg, w.seq, w.off, w.bufAt = true, seg, seq, used, used
+	w.appendTo(seg, seq, used)
+}
+
+// appendTo opens a segment in its use seq, which has records up to off.
+func (w *writer) appendTo(seg uint32, seq uint64, off uint32) {
+	if w.room == nil {
+		w.room = paged(int(w.index().segSize) + pageSize)
+	}
+	w.open, w.seg, w.seq, w.off = true, seg, seq, off
+	w.gather()
+}
+
+// gather begins an empty buffer for what comes next.
+func (w *writer) gather() {
+	w.bufAt = w.off
+	w.buf = w.room[w.off%pageSize:][:0]
 }
 
 // finish writes what is left, within bounds.
@@ -394,9 +412,6 @@ func (w *writer) reserve(r *record, e *entry) ([]byte, place, bool) {
 			return nil, 0, false
 		}
 	}
-	if cap(w.buf) == 0 {
-		w.buf = make([]byte, 0, x.segSize)
-	}
 	r.id, r.seq, r.seg, r.off = w.store.header.id, w.seq, w.seg, w.off
 	n := len(w.buf)
 	w.buf = w.buf[:n+int(r.length)]
@@ -421,7 +436,7 @@ func (w *writer) flush() bool {
 		return true
 	}
 	s, x := w.store, w.index()
-	err := writeAll(s.dev, w.buf, x.segmentAt(w.seg)+int64(w.bufAt))
+	err := writeAll(w.way(), w.buf, x.segmentAt(w.seg)+int64(w.bufAt))
 	w.buf = w.buf[:0]
 	s.dirty.Store(true)
 	if err != nil {
@@ -429,7 +444,7 @@ func (w *writer) flush() bool {
 		return false
 	}
 	w.failures, w.pause = 0, 0
-	w.bufAt = w.off
+	w.gather()
 	x.rows[w.seg].used.Store(w.off)
 	if s.mem.KeysNoted() {
 		x.hdr.keys.Store(1)
@@ -447,6 +462,15 @@ func (w *writer) flush() bool {
 	return true
 }
 
+// way is how the buffer is written. While more comes than the medium takes, that is through the page cache, which takes it
+// at once: what waits here would be lost if all processes were killed.
+func (w *writer) way() device {
+	if f := w.store.files; f != nil && w.store.backlog.bytes.Load() > burst {
+		return f.store.File
+	}
+	return w.store.dev
+}
+
 func (w *writer) enter(q *queued) {
 	id := q.object.ID()
 	done := w.index().put(q.key, q.place, q.info, func(changes uint64) bool {
@@ -462,14 +486,6 @@ func (w *writer) enter(q *queued) {
 		w.writes++
 	}
 	q.object.Release()
-}
-
-func writeAll(d device, b []byte, at int64) error {
-	n, err := d.WriteAt(b, at)
-	if err == nil && n < len(b) {
-		err = fmt.Errorf("short write: %d of %d bytes", n, len(b))
-	}
-	return err
 }
 
 // fail deals with a write that did not work: what was in it is given up, and so is the segment. The tombstones in it
@@ -553,7 +569,7 @@ func (w *writer) openNext() bool {
 			w.fail(err)
 			return false
 		}
-		w.open, w.seg, w.seq, w.off, w.bufAt = true, seg, seq, segHeaderSize, segHeaderSize
+		w.appendTo(seg, seq, segHeaderSize)
 		return true
 	}
 	return false
@@ -733,15 +749,4 @@ func (s *Store) contents(seg uint32, seq uint64) ([]entry, error) {
 	var es []entry
 	s.walkRecords(b, seg, seq, func(e *entry) { es = append(es, *e) })
 	return es, nil
-}
-
-func readAll(d device, b []byte, at int64) error {
-	n, err := d.ReadAt(b, at)
-	if n == len(b) {
-		return nil
-	}
-	if err == nil {
-		err = fmt.Errorf("short read: %d of %d bytes", n, len(b))
-	}
-	return err
 }
