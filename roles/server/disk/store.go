@@ -73,8 +73,9 @@ type Options struct {
 
 // What the tier does on its own, and how often.
 const (
-	batchDelay = 5 * time.Millisecond   // between two looks into the backlog, while much comes
-	few        = 10                     // responses in that time are not much: each wakes the writer
+	batchDelay = 2 * time.Millisecond   // between two looks into the backlog, while much comes
+	floodDelay = 5 * time.Millisecond   // while so much comes that it is written past the page cache
+	few        = 4                      // responses in batchDelay are not much: each wakes the writer
 	linger     = 50 * time.Millisecond  // without anything before the writer sleeps
 	syncEvery  = 2 * time.Second        // what was written is flushed that often
 	goneWait   = time.Second            // for a predecessor's last write

@@ -44,6 +44,7 @@ type writer struct {
 
 	runway  uint32        // segments
 	delay   time.Duration // between two looks into the backlog, while much comes
+	flood   bool          // a look found enough for a write past the page cache
 	rate    float64       // responses in that time, of late
 	counted time.Time     // when they were counted
 	seen    uint64        // the backlog's tail then
@@ -62,7 +63,7 @@ type queued struct {
 	changes uint64 // of the shard, when memory was looked at
 }
 
-// flushSize is how much is gathered before it is written: what comes in batchDelay at most, while it stays in the processor's cache.
+// flushSize is how much is gathered before it is written: what comes in floodDelay at most, while it stays in the processor's cache.
 const flushSize = 512 << 10
 
 // burst is how much may come, in bytes of bodies, between two times at which nothing waits.
@@ -92,6 +93,9 @@ func (w *writer) run() {
 	for !w.index().broken.Load() {
 		some := w.work()
 		wait := w.delay
+		if w.flood {
+			wait = floodDelay
+		}
 		if w.fewCome() {
 			s.backlog.idle.Store(true)
 			switch {
@@ -223,6 +227,7 @@ func (w *writer) work() (some bool) {
 	}
 	some = w.buryAll()
 	s.backlog.bytes.Store(0)
+	w.flood = false
 	for range backlogSize {
 		r, ok := w.next()
 		if !ok {
@@ -436,6 +441,7 @@ func (w *writer) flush() bool {
 		return true
 	}
 	s, x := w.store, w.index()
+	w.flood = w.flood || len(w.buf) >= leastDirect
 	err := writeAll(w.way(), w.buf, x.segmentAt(w.seg)+int64(w.bufAt))
 	w.buf = w.buf[:0]
 	s.dirty.Store(true)
