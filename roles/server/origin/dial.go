@@ -105,9 +105,9 @@ func (d *dial) admitted() {
 	d.connect()
 }
 
-// take uses a connection that has become idle while we waited.
+// take uses a connection that has become idle while we waited, if it can.
 func (d *dial) take(c *Conn) {
-	if d.x.Tunnel || !d.x.permits(c.addr) {
+	if d.x.Tunnel || !d.x.permits(c.addr) || !c.quiet() {
 		d.waits = false
 		c.close()
 		d.enter()

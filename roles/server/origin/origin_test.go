@@ -13,6 +13,7 @@ import (
 
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/http1"
+	"trafficd/roles/server/parent"
 	"trafficd/roles/server/remap"
 )
 
@@ -311,6 +312,84 @@ func TestOnceAvoidsAConnectionThatHasEnded(t *testing.T) {
 			t.Errorf("%d connections opened, %d closed, %d used again", r.opened, r.closed, r.reused)
 		}
 	})
+}
+
+// RFC 9112 section 9.2: what came before the request was sent is no answer to it, also where no event has told of it. It may be
+// the answer to a request that an origin took out of a body that it did not read.
+func TestWhatCameUnaskedIsNoAnswer(t *testing.T) {
+	r := newRig(t, nil)
+	now, said := make(chan struct{}), make(chan struct{})
+	speaksUp := func(p *peer) {
+		p.request()
+		p.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		<-now
+		p.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+		said <- struct{}{}
+		p.stay()
+	}
+	addr := serve(t, speaksUp, speaksUp, answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"))
+	both := []*request{r.get(addr), r.get(addr)}
+	r.on(func() {
+		for _, q := range both {
+			r.pool.Start(&q.Exchange)
+		}
+	})
+	for _, q := range both {
+		q.wait()
+	}
+	r.until("two connections to be idle", func() bool {
+		for _, l := range r.pool.idle {
+			return len(l.conns) == 2
+		}
+		return false
+	})
+	q := r.get(addr)
+	r.on(func() { // the loop is kept busy until the bytes are in the sockets
+		close(now)
+		<-said
+		<-said
+		r.pool.Start(&q.Exchange)
+	})
+	q.wait()
+	if q.failure != nil || string(q.body) != "good" {
+		t.Errorf("got %q and %+v", q.body, q.failure)
+	}
+	r.on(func() {
+		if r.opened != 3 || r.closed != 2 || r.reused != 0 {
+			t.Errorf("%d connections opened, %d closed, %d used again", r.opened, r.closed, r.reused)
+		}
+	})
+}
+
+// The same where a request waits for the connection.
+func TestWhatCameUnaskedIsNoAnswerToWhoWaits(t *testing.T) {
+	r := newRig(t, func(l *Limits) { l.Wait = long })
+	r.parents.Configure(parent.Settings{MaxConnections: 1, MaxWaiting: 1}, nil)
+	now, said := make(chan struct{}), make(chan struct{})
+	addr := serve(t, func(p *peer) {
+		p.request()
+		p.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		<-now
+		p.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+		close(said)
+		p.stay()
+	}, answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"))
+	first, next := r.get(addr), r.get(addr)
+	first.hook = func(at string) {
+		if at == "end" { // the response has come, and nothing more
+			close(now)
+			<-said
+		}
+	}
+	r.on(func() {
+		r.pool.Start(&first.Exchange)
+		r.pool.Start(&next.Exchange)
+	})
+	first.wait()
+	next.wait()
+	if next.failure != nil || string(next.body) != "good" {
+		t.Errorf("got %q and %+v", next.body, next.failure)
+	}
 }
 
 func TestIdleConnections(t *testing.T) {

@@ -147,22 +147,20 @@ func (p *Pool) take(s *parent.Server, once bool) *Conn {
 	if !l.literal && p.loop.Now() >= l.look {
 		p.follow(l, s.Host)
 	}
-	n := len(l.conns) - 1
-	if n < 0 {
-		return nil
-	}
-	c := l.conns[n]
-	if once && p.loop.Now()-c.idleSince > onceIdle {
-		return nil
-	}
-	if once && !c.quiet() { // its end has come, but not yet the event
+	for len(l.conns) > 0 {
+		c := l.conns[len(l.conns)-1]
+		if once && p.loop.Now()-c.idleSince > onceIdle {
+			return nil
+		}
 		p.drop(c)
+		// What has come meanwhile, and its event has not, is no answer to what is going to be asked (RFC 9112
+		// section 9.2): it would be another's, and might be stored.
+		if c.quiet() {
+			return c
+		}
 		c.close()
-		return nil
 	}
-	l.conns = l.conns[:n]
-	c.unpark()
-	return c
+	return nil
 }
 
 // follow asks where a name leads by now, and closes the idle connections that lead elsewhere. Nobody waits for a name
@@ -269,11 +267,11 @@ func (p *Pool) closeOne(d *parent.Door) bool {
 	return false
 }
 
-// drop takes a connection out of the pool.
+// drop takes a connection, mostly the one used last, out of the pool.
 func (p *Pool) drop(c *Conn) {
 	c.unpark()
 	l := p.idle[address{c.server.Host, c.server.Port}] // c is in it
-	for i, other := range l.conns {
+	for i, other := range slices.Backward(l.conns) {
 		if other == c {
 			l.conns = append(l.conns[:i], l.conns[i+1:]...)
 			return

@@ -187,7 +187,7 @@ func (q *request) OriginHead(r *http1.Response, _ []byte, f http1.Framing) Sink 
 
 func (q *request) OriginUnkept()   { q.at("unkept") }
 func (q *request) OriginProgress() { q.at("progress") }
-func (q *request) OriginEnd()      { close(q.over) }
+func (q *request) OriginEnd()      { q.at("end"); close(q.over) }
 func (q *request) OriginFail(f Failure) {
 	q.failure = &f
 	close(q.over)
