@@ -48,6 +48,8 @@ func TestNobodyIsServedAnothersFields(t *testing.T) {
 		"X-Host", "X-Original-Host", "X-Url-Scheme", "Front-End-Https", "X-Original-URL", "X-Rewrite-URL", "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "Proxy",
 		"X-Forwarded", "X-Forwarded-Path", "X-Forwarded-Protocol", "X-Host-Override", "X-HTTP-Host-Override", "X-Original-Uri", "X-Rewrite-Uri", "X-Scheme", "X-Script-Name", "X-Wap-Profile",
 		"X-Forwarded-For", "X-Real-IP", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP", "Client-IP", "X-Cluster-Client-IP", "X-Originating-IP", "X-Remote-Addr",
+		"Forwarded-Host", "Forwarded-Proto", "X-Forwarded-Url", "X-Forwarded-Https", "X-Original-Path", "X-Envoy-Original-Path", "X-Forwarded-Method", "X-Original-Method",
+		"Fastly-Client-IP", "Proxy-Client-IP", "WL-Proxy-Client-IP",
 		"X_Forwarded_Host", "X-Forwarded_Host", "X_Original_URL", "x-forwarded-hOST",
 	} {
 		rows = append(rows, struct{ name, attack, clean string }{f, "GET /page?a=1 HTTP/1.1\r\nHost: h.test\r\n" + f + ": evil\r\n\r\n", ""})

@@ -51,7 +51,10 @@ const (
 	Date
 	ETag
 	Expires
+	FastlyClientIP
 	Forwarded
+	ForwardedHost
+	ForwardedProto
 	FrontEndHTTPS
 	HTTP2Settings
 	IfMatch
@@ -67,6 +70,7 @@ const (
 	Pragma
 	Proxy
 	ProxyAuthenticationInfo
+	ProxyClientIP
 	Range
 	Referer
 	RetryAfter
@@ -81,12 +85,16 @@ const (
 	Vary
 	Via
 	Warning
+	WLProxyClientIP
 	WWWAuthenticate
 	XClientIP
 	XClusterClientIP
+	XEnvoyOriginalPath
 	XForwarded
 	XForwardedFor
 	XForwardedHost
+	XForwardedHTTPS
+	XForwardedMethod
 	XForwardedPath
 	XForwardedPort
 	XForwardedPrefix
@@ -96,6 +104,7 @@ const (
 	XForwardedServer
 	XForwardedSSL
 	XForwardedURI
+	XForwardedURL
 	XHost
 	XHostOverride
 	XHTTPHostOverride
@@ -103,6 +112,8 @@ const (
 	XHTTPMethodOverride
 	XMethodOverride
 	XOriginalHost
+	XOriginalMethod
+	XOriginalPath
 	XOriginalURI
 	XOriginalURL
 	XOriginatingIP
@@ -159,7 +170,10 @@ var names = [NumIDs]string{
 	Date:                    "Date",
 	ETag:                    "ETag",
 	Expires:                 "Expires",
+	FastlyClientIP:          "Fastly-Client-IP",
 	Forwarded:               "Forwarded",
+	ForwardedHost:           "Forwarded-Host",
+	ForwardedProto:          "Forwarded-Proto",
 	FrontEndHTTPS:           "Front-End-Https",
 	HTTP2Settings:           "HTTP2-Settings",
 	IfMatch:                 "If-Match",
@@ -175,6 +189,7 @@ var names = [NumIDs]string{
 	Pragma:                  "Pragma",
 	Proxy:                   "Proxy",
 	ProxyAuthenticationInfo: "Proxy-Authentication-Info",
+	ProxyClientIP:           "Proxy-Client-IP",
 	Range:                   "Range",
 	Referer:                 "Referer",
 	RetryAfter:              "Retry-After",
@@ -189,12 +204,16 @@ var names = [NumIDs]string{
 	Vary:                    "Vary",
 	Via:                     "Via",
 	Warning:                 "Warning",
+	WLProxyClientIP:         "WL-Proxy-Client-IP",
 	WWWAuthenticate:         "WWW-Authenticate",
 	XClientIP:               "X-Client-IP",
 	XClusterClientIP:        "X-Cluster-Client-IP",
+	XEnvoyOriginalPath:      "X-Envoy-Original-Path",
 	XForwarded:              "X-Forwarded",
 	XForwardedFor:           "X-Forwarded-For",
 	XForwardedHost:          "X-Forwarded-Host",
+	XForwardedHTTPS:         "X-Forwarded-Https",
+	XForwardedMethod:        "X-Forwarded-Method",
 	XForwardedPath:          "X-Forwarded-Path",
 	XForwardedPort:          "X-Forwarded-Port",
 	XForwardedPrefix:        "X-Forwarded-Prefix",
@@ -204,6 +223,7 @@ var names = [NumIDs]string{
 	XForwardedServer:        "X-Forwarded-Server",
 	XForwardedSSL:           "X-Forwarded-Ssl",
 	XForwardedURI:           "X-Forwarded-Uri",
+	XForwardedURL:           "X-Forwarded-Url",
 	XHost:                   "X-Host",
 	XHostOverride:           "X-Host-Override",
 	XHTTPHostOverride:       "X-HTTP-Host-Override",
@@ -211,6 +231,8 @@ var names = [NumIDs]string{
 	XHTTPMethodOverride:     "X-HTTP-Method-Override",
 	XMethodOverride:         "X-Method-Override",
 	XOriginalHost:           "X-Original-Host",
+	XOriginalMethod:         "X-Original-Method",
+	XOriginalPath:           "X-Original-Path",
 	XOriginalURI:            "X-Original-Uri",
 	XOriginalURL:            "X-Original-URL",
 	XOriginatingIP:          "X-Originating-IP",
@@ -239,10 +261,10 @@ const (
 	maxName  = 32 // no known name is longer
 	numSlots = 512
 
-	hashFirst = 0x83600651
-	hashLast  = 0xdbd1e5a3
-	hashMid   = 0xec268853
-	hashLen   = 0x59e36788
+	hashFirst = 0xd10bac73
+	hashLast  = 0x3d1fc8a1
+	hashMid   = 0x396ecd9f
+	hashLen   = 0x452534c3
 )
 
 // candidate is a known name in the form in which it is compared. A name of at
@@ -263,7 +285,7 @@ var slots = makeSlots()
 // makeSlots panics when a new name makes two collide, then search again.
 func slot(b []byte) int {
 	n := len(b)
-	h := uint32(b[0]|0x20)*hashFirst + uint32(b[n-1]|0x20)*hashLast + uint32(b[n*3>>2]|0x20)*hashMid + uint32(n)*hashLen
+	h := uint32(b[0]|0x20)*hashFirst + uint32(b[n-1]|0x20)*hashLast + uint32(b[n*7>>3]|0x20)*hashMid + uint32(n)*hashLen
 	return int(h>>16) & (numSlots - 1)
 }
 
@@ -349,6 +371,16 @@ func (s *Set) Add(id ID) { s[(id>>6)%ID(len(s))] |= 1 << (id & 63) }
 // Has reports whether id is in s.
 func (s *Set) Has(id ID) bool { return s[(id>>6)%ID(len(s))]>>(id&63)&1 != 0 }
 
+// with returns what is in s or in one of the others.
+func (s Set) with(others ...Set) Set {
+	for _, o := range others {
+		for i := range s {
+			s[i] |= o[i]
+		}
+	}
+	return s
+}
+
 // Meets reports whether s and other have an ID in common.
 func (s *Set) Meets(other *Set) bool {
 	var common uint64
@@ -392,11 +424,7 @@ var forbiddenTrailer = SetOf(Host, Connection, ContentLength, TransferEncoding, 
 	Authorization, WWWAuthenticate, AuthenticationInfo, ProxyAuthenticationInfo, Cookie, SetCookie,
 	Age, Date, Expires, Location, RetryAfter, Vary, Warning, Allow,
 	ContentEncoding, ContentType, ContentRange, ContentLocation, ContentLanguage, ContentDisposition,
-	Forwarded, XForwardedFor, XForwardedHost, XForwardedPort, XForwardedProto, XForwardedScheme,
-	XForwardedPrefix, XForwardedServer, XForwardedSSL, XForwardedURI, XHost, XOriginalHost, XURLScheme, FrontEndHTTPS,
-	XForwarded, XForwardedPath, XForwardedProtocol, XHostOverride, XHTTPHostOverride, XOriginalURI, XRewriteURI, XScheme, XScriptName, XWapProfile,
-	CFConnectingIP, ClientIP, TrueClientIP, XClientIP, XClusterClientIP, XOriginatingIP, XRealIP, XRemoteAddr,
-	XHTTPMethodOverride, XHTTPMethod, XMethodOverride, XOriginalURL, XRewriteURL, Proxy, Via)
+	XForwardedFor, Proxy, Via).with(OtherTarget, OtherMethod, Reached, ClientAddress)
 
 // TrailerForbidden reports whether a field may not stand in a trailer section
 // (RFC 9110 §6.5.1): it would have to be known before the content.

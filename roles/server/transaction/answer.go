@@ -287,7 +287,7 @@ func (t *Transaction) invalidate(path, query []byte) {
 	uri := cache.AppendURI(nil, schemeHTTP, host, path, t.keyQuery(query))
 	s.Outdate(uri)
 	s.Remove(t.keyOf(path, query))
-	if t.req.HasAny(&keyed) {
+	if t.req.HasAny(&header.Reached) {
 		s.Remove(s.KeyOf(schemeHTTP, host, path, t.keyQuery(query)))
 	}
 	if s.KeysNoted() {

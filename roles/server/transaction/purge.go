@@ -167,7 +167,7 @@ func mayPurge(allow []netip.Prefix, peer netip.AddrPort) bool {
 
 // noteKeys says that what is about to be stored lies under another key than its URI's own, if it does.
 func (t *Transaction) noteKeys() {
-	if t.req.HasAny(&keyed) {
+	if t.req.HasAny(&header.Reached) {
 		t.env.Store.NoteKeys()
 	}
 }

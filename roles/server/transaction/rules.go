@@ -41,7 +41,7 @@ func (f *fetch) representative(x *freshness.Exchange) bool {
 	if t.req.Method != http1.POST || f.env.Store == nil || !t.match.Policy().Cache.Or(true) {
 		return false
 	}
-	if t.req.HasAny(&overrides) || t.req.Nominates() {
+	if t.req.HasAny(&header.OtherMethod) || t.req.Nominates() {
 		return false // it was another method to the origin, or another request
 	}
 	if v := x.Response.Value(x.ResponseHead, header.ContentLocation); v != nil {

@@ -13,35 +13,19 @@ import (
 // whoever sent it:
 //
 //   - Fields that name another target than the request line does, which rules and
-//     cache have gone by, are not passed on (withheldAlways).
-//   - Fields that name another method are passed on with unsafe methods only: a GET
+//     cache have gone by, are not passed on (header.OtherTarget).
+//   - Fields that name another method (header.OtherMethod) are passed on with unsafe methods only: a GET
 //     is a GET for all.
+//   - Nor is Proxy, which becomes HTTP_PROXY in the environment of a CGI program.
 //   - X-Forwarded-For goes on as one list with the client's address at its end, and nothing in it that
-//     is no address. Nor is anything else that tells who came (addresses) passed on with a value that is none:
+//     is no address. Nor is anything else that tells who came (header.ClientAddress) passed on with a value that is none:
 //     these are no part of the key, so what an origin makes of them must not be whatever a client likes.
 //   - A field whose name becomes one of those known here when underscores are read as
 //     hyphens, as CGI-like origins read them (RFC 3875 §4.1.18), is not passed on.
 //     For those that decide about framing the request is refused (package http1).
 //   - What else tells an origin how it was reached is passed on, since a proxy in front
-//     of this one may have said it, and is part of the cache's key (keyed): what it
+//     of this one may have said it, and is part of the cache's key (header.Reached): what it
 //     makes of a response is for requests that say the same.
-
-// withheldAlways: other targets; and Proxy, which becomes HTTP_PROXY in the
-// environment of a CGI program.
-var withheldAlways = header.SetOf(header.XOriginalURL, header.XRewriteURL, header.Proxy, header.XForwardedFor)
-
-var overrides = header.SetOf(header.XHTTPMethodOverride, header.XHTTPMethod, header.XMethodOverride)
-
-// keyed are the fields by which a proxy tells how it was reached.
-var keyed = header.SetOf(header.Forwarded, header.FrontEndHTTPS, header.XForwarded, header.XForwardedHost, header.XForwardedPath,
-	header.XForwardedPort, header.XForwardedPrefix, header.XForwardedProto, header.XForwardedProtocol, header.XForwardedScheme,
-	header.XForwardedServer, header.XForwardedSSL, header.XForwardedURI, header.XHost, header.XHostOverride,
-	header.XHTTPHostOverride, header.XOriginalHost, header.XOriginalURI, header.XRewriteURI, header.XScheme, header.XScriptName,
-	header.XURLScheme, header.XWapProfile)
-
-// addresses are the fields by which a proxy tells who came, beside X-Forwarded-For.
-var addresses = header.SetOf(header.CFConnectingIP, header.ClientIP, header.TrueClientIP, header.XClientIP, header.XClusterClientIP,
-	header.XOriginatingIP, header.XRealIP, header.XRemoteAddr)
 
 // forged reports whether a field of the request is withheld for what an origin would
 // take it for.
@@ -49,8 +33,11 @@ func (t *Transaction) forged(f *http1.Field) bool {
 	if f.ID == header.Unknown {
 		return looksKnown(f.Name.In(t.head))
 	}
-	return withheldAlways.Has(f.ID) || overrides.Has(f.ID) && t.req.Method.Safe() ||
-		addresses.Has(f.ID) && !isAddress(f.Value.In(t.head))
+	if f.ID == header.Proxy || f.ID == header.XForwardedFor { // which is written anew
+		return true
+	}
+	return header.OtherTarget.Has(f.ID) || header.OtherMethod.Has(f.ID) && t.req.Method.Safe() ||
+		header.ClientAddress.Has(f.ID) && !isAddress(f.Value.In(t.head))
 }
 
 // isAddress reports whether a value is made of what addresses and ports are made of, or says that there is none.
@@ -119,16 +106,16 @@ func (t *Transaction) appendHost(b []byte) []byte {
 	return append(b, t.match.Origin.Authority...)
 }
 
-// told is what the key has behind the path: the query, and behind that the keyed fields of the
-// request. No query of another request is the same, since none holds a NUL.
+// told is what the key has behind the path: the query, and behind that the fields of the request that tell
+// how we were reached. No query of another request is the same, since none holds a NUL.
 func (t *Transaction) told(query []byte) []byte {
-	if !t.req.HasAny(&keyed) {
+	if !t.req.HasAny(&header.Reached) {
 		return query
 	}
 	b := append(t.env.keyed[:0], query...)
 	for i := range t.req.Fields {
 		f := &t.req.Fields[i]
-		if !keyed.Has(f.ID) {
+		if !header.Reached.Has(f.ID) {
 			continue
 		}
 		b = append(append(append(b, 0), f.ID.String()...), 0)
