@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 
 	"trafficd/e2e/harness"
@@ -136,4 +137,76 @@ func TestMissesOfAnotherTierCollapse(t *testing.T) {
 		c.Read("GET").Expect(200, "a")
 	}
 	o.ExpectCount("/a", 1)
+}
+
+// What must not be used unvalidated by anybody but who asked for it (RFC 9111 sections 5.2.2.2 and 5.2.2.4) is not given to those who
+// waited for it, nor do they go to the origin one after the other. What is stored is validated for each request.
+func TestWhatIsOnlyForOneRequestIsNotGivenToThoseWhoWait(t *testing.T) {
+	t.Parallel()
+	for _, control := range []string{"no-cache", "no-cache, max-age=100", "max-age=0, must-revalidate", "s-maxage=0", "max-age=0, proxy-revalidate"} {
+		t.Run(control, func(t *testing.T) {
+			t.Parallel()
+			first, gates := harness.NewGate(), [3]*harness.Gate{harness.NewGate(), harness.NewGate(), harness.NewGate()}
+			p, o := proxy(t, map[string]harness.Handler{"/mine": func(e *harness.Exchange) {
+				if round, err := strconv.Atoi(e.Header.Get("X-Round")); err == nil {
+					gates[round].Wait(e)
+				} else {
+					first.Wait(e)
+				}
+				user := e.Header.Get("X-User")
+				lines := []string{"Cache-Control: " + control, fmt.Sprintf("ETag: %q", user)}
+				if e.Header.Get("If-None-Match") == strconv.Quote(user) {
+					e.Reply(304, "", lines...)
+					return
+				}
+				e.Reply(200, "for "+user, lines...)
+			}})
+			leader := p.Client().Dial().Send(harness.Request("GET", "/mine", "", "X-User: leader"))
+			o.WaitCount("/mine", 1)
+			const n = 8
+			for round, gate := range gates {
+				var conns []*harness.Conn
+				for i := range n {
+					conns = append(conns, p.Client().Dial().Send(harness.Request("GET", "/mine", "", fmt.Sprintf("X-User: %d", i), fmt.Sprintf("X-Round: %d", round))))
+				}
+				if round == 0 {
+					p.ExpectMetric("trafficd_cache_collapsed_total", "all but one", func(v float64) bool { return v == n })
+					first.Open()
+					leader.Read("GET").Expect(200, "for leader")
+				}
+				o.WaitCount("/mine", 1+(round+1)*n) // all at once
+				gate.Open()
+				for i, c := range conns {
+					c.Read("GET").Expect(200, fmt.Sprintf("for %d", i))
+				}
+			}
+			o.ExpectCount("/mine", 1+len(gates)*n)
+		})
+	}
+}
+
+// What may be used as long as nobody forbids it answers all who had asked before it came, however short it is fresh.
+func TestWhatIsStaleFromTheStartAnswersThoseWhoWaited(t *testing.T) {
+	t.Parallel()
+	for _, control := range []string{"max-age=0", "max-age=0, stale-while-revalidate=9", "max-age=60, must-revalidate"} {
+		t.Run(control, func(t *testing.T) {
+			t.Parallel()
+			gate := harness.NewGate()
+			p, o := proxy(t, map[string]harness.Handler{"/all": func(e *harness.Exchange) {
+				gate.Wait(e)
+				e.Reply(200, "all's", "Cache-Control: "+control, `ETag: "v1"`)
+			}})
+			const n = 8
+			var conns []*harness.Conn
+			for range n {
+				conns = append(conns, p.Client().Dial().Send(harness.Request("GET", "/all", "")))
+			}
+			p.ExpectMetric("trafficd_cache_collapsed_total", "all but one", func(v float64) bool { return v == n-1 })
+			gate.Open()
+			for _, c := range conns {
+				c.Read("GET").Expect(200, "all's")
+			}
+			o.ExpectCount("/all", 1)
+		})
+	}
 }

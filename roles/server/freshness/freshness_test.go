@@ -426,6 +426,22 @@ func TestRFC9111Section4Decide(t *testing.T) {
 	}
 }
 
+// What has to be validated for each who asks is not for those who waited for it either.
+func TestRFC9111Section4SingleUse(t *testing.T) {
+	for control, want := range map[string]bool{
+		"no-cache": true, "no-cache, max-age=60": true, `no-cache="set-cookie", max-age=60`: false,
+		"max-age=0": false, "max-age=60, must-revalidate": false, "max-age=0, must-revalidate": true, "max-age=0, proxy-revalidate": true,
+		"s-maxage=0, max-age=60": true, "s-maxage=60": false, "max-age=0, stale-while-revalidate=9": false,
+	} {
+		if m, _ := kept(t, "Cache-Control: "+control, `ETag: "a"`); SingleUse(&m) != want {
+			t.Errorf("%s: %v", control, !want)
+		}
+	}
+	if m, _ := kept(t, "Cache-Control: max-age=60, must-revalidate", "Age: 60", `ETag: "a"`); !SingleUse(&m) {
+		t.Error("it was stale when it came")
+	}
+}
+
 // What is served when the origin cannot be asked, or answers with an error. Usual are ten minutes.
 func TestRFC5861Section4OnError(t *testing.T) {
 	const etag = `ETag: "a"`

@@ -112,6 +112,13 @@ func acceptable(m *cache.Meta, c *Control) bool {
 	return !c.NoCache && !c.Malformed && m.Flags&cache.NoCache == 0
 }
 
+// SingleUse reports whether the response may be used for no other request than the one it answers without having been
+// validated for that: also not for those who waited for it. no-cache says so (§5.2.2.4), and, of what is
+// stale from the start, must-revalidate (§5.2.2.2).
+func SingleUse(m *cache.Meta) bool {
+	return m.Flags&cache.NoCache != 0 || m.Flags&cache.MustRevalidate != 0 && m.Lifetime <= m.InitialAge
+}
+
 // ErrorStatus tells whether a status stands for an error that a stale response may be served in
 // place of (RFC 5861 §4; RFC 9111 §4.3.3 lets a cache act as if the origin had not answered).
 func ErrorStatus(status int) bool {

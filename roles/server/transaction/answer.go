@@ -360,7 +360,8 @@ func (f *fetch) validates() bool {
 }
 
 // revalidated deals with a 304: the stored response is good, with a new head
-// (RFC 9111 §4.3.4). Whoever follows looks into the cache again and finds it.
+// (RFC 9111 §4.3.4). Whoever follows looks into the cache again and finds it; so does the leader, unless it is good for
+// him alone.
 func (f *fetch) revalidated(x *freshness.Exchange) {
 	meta, lines, why, err := f.env.update.Apply(x, f.stale.Meta(), f.stale.Head())
 	if err != nil || len(lines) > maxLines {
@@ -369,18 +370,20 @@ func (f *fetch) revalidated(x *freshness.Exchange) {
 	}
 	f.env.Stats.Inc(stats.CacheRevalidated)
 	meta.RangeFrom, meta.RangeTotal = f.stale.Meta().RangeFrom, f.stale.Meta().RangeTotal
+	kept := false
 	if why == freshness.Storable {
 		o, err := f.env.Cache.Update(&f.stale, &meta, lines)
+		o.Release()
 		if err == nil {
 			f.env.Flights.Forget(f.key)
 		}
-		if err == nil || errors.Is(err, cache.ErrSuperseded) || errors.Is(err, cache.ErrPurged) {
-			o.Release()
+		kept = err == nil || errors.Is(err, cache.ErrSuperseded)
+		if errors.Is(err, cache.ErrPurged) || kept && !freshness.SingleUse(&meta) {
 			return
 		}
 	}
 	// It answers this request and no other. What is stored stays, if that is the request's doing: it is stale, and good.
-	if !why.OfRequest() {
+	if !kept && !why.OfRequest() {
 		f.env.Store.Remove(f.wholeKey())
 	}
 	t := f.lead

@@ -16,7 +16,7 @@
 // of the transaction that began it and may be followed by transactions on any
 // loop: those whose request the same response answers (collapsed forwarding,
 // RFC 9111 §4). They read along while it is written into the cache. A response
-// that cannot be shared releases its followers to fetch for themselves.
+// that cannot be shared, or is to be validated for each who asks (no-cache), releases its followers to fetch for themselves.
 //
 // What memory does not have may be on disk: then the transaction waits until a disk thread has brought it into
 // memory, and looks there again (disk.go). Nothing is ever sent from the disk itself.

@@ -205,6 +205,9 @@ func (t *Transaction) plan() plan {
 	case ranged && t.passable():
 		p.asks = askAsIs
 	}
+	if t.obj.Valid() && freshness.SingleUse(t.obj.Meta()) {
+		p.collapse = false
+	}
 	return p
 }
 
@@ -464,6 +467,8 @@ func (f *fetch) servesLocked(t *Transaction) bool {
 	switch {
 	case f.progress == pending:
 		return !f.ranged || f.rangeID == t.rangeID()
+	case freshness.SingleUse(&h.meta):
+		return false
 	case !ranged:
 		return h.meta.RangeTotal == 0
 	case h.length < 0:

@@ -372,7 +372,7 @@ func (t *Transaction) verdict() freshness.Verdict {
 		return freshness.Decide(nil, &t.control, t.env.Loop.Wall())
 	}
 	m := t.obj.Meta()
-	if m.ResponseTime >= t.began {
+	if m.ResponseTime >= t.began && !freshness.SingleUse(m) {
 		// It came from the origin after this request did: nothing could be
 		// fresher (RFC 9111 §4, collapsed requests).
 		return freshness.Fresh
