@@ -51,6 +51,8 @@ type Loop struct {
 	now      int64 // ns; see Now
 	turnFrom int64 // ns; when the batch of this turn was fetched
 	epoll    epoll
+	fetched  int     // events of the batch in epoll.events
+	turn     int     // how many of them have had their turn, or have it now
 	places   []place // by descriptor number
 	wheel    wheel
 	running  bool  // Run has taken over and has not ended

@@ -187,7 +187,9 @@ func (l *Loop) placeOf(fd int) *place {
 // A handler can remove any watch, close any descriptor, and watch a new one that got the
 // same number. So each event is looked up at its turn, by number and generation.
 func (l *Loop) dispatch(n int) {
+	l.fetched = n
 	for i := range l.epoll.events[:n] {
+		l.turn = i + 1
 		e := &l.epoll.events[i]
 		if e.Fd == wakeFD {
 			continue // posts are run on every turn anyway
@@ -206,6 +208,26 @@ func (l *Loop) dispatch(n int) {
 		w.handler.HandleEvent(w, ev)
 		l.ran()
 	}
+}
+
+// Pending reports whether the handler of w may be about to be called: an event of its descriptor is in the batch that is
+// being worked off, or more was ready than a batch holds. It asks the kernel nothing, so what came about
+// since the batch was fetched is not known. Loop only.
+func (l *Loop) Pending(w *Watch) bool {
+	l.checkOwner("Pending")
+	if w.loop != l {
+		return false
+	}
+	if l.fetched == len(l.epoll.events) {
+		return true
+	}
+	fd := int32(w.FD())
+	for i := l.turn; i < l.fetched; i++ {
+		if l.epoll.events[i].Fd == fd {
+			return true
+		}
+	}
+	return false
 }
 
 // interest translates to the kernel's bits for epoll_ctl(2).

@@ -467,6 +467,57 @@ func accept(t testing.TB, ln int) int {
 }
 
 // A watch can be passed on: the same descriptor and interest, another memory and handler.
+// Pending knows of the events of a batch that have not had their turn, and supposes that there are some where more was ready
+// than a batch holds.
+func TestPending(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		max  int
+		want [2]bool // in the first call, in the second
+	}{
+		{"all in one batch", 3, [2]bool{true, false}},
+		{"as many as a batch holds", 2, [2]bool{true, true}},
+		{"more", 1, [2]bool{true, true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := start(t, eventloop.Options{MaxEvents: c.max})
+			var w [2]eventloop.Watch
+			var third eventloop.Watch
+			called := make(chan bool, 2)
+			h := onEvent(func(me *eventloop.Watch, _ eventloop.Event) {
+				other := &w[0]
+				if me == other {
+					other = &w[1]
+				}
+				if c.max == 3 && l.Pending(&third) {
+					t.Error("nothing has happened to the third")
+				}
+				called <- l.Pending(other)
+			})
+			on(t, l, func() {
+				check(t, l.Watch(&third, silent(t), eventloop.Readable, h))
+				for i := range w {
+					check(t, l.Watch(&w[i], ready(t), eventloop.Readable|eventloop.Edge, h))
+				}
+			})
+			for i, want := range c.want {
+				if got := await(t, called, "a call"); got != want {
+					t.Errorf("call %d: pending is %v", i, got)
+				}
+			}
+			if c.max == 1 {
+				return // the post that asks fills a batch
+			}
+			turns(t, l, 2)
+			on(t, l, func() {
+				if l.Pending(&w[0]) || l.Pending(&w[1]) || l.Pending(&eventloop.Watch{}) {
+					t.Error("something is pending after all")
+				}
+			})
+		})
+	}
+}
+
 func TestPass(t *testing.T) {
 	l := start(t, eventloop.Options{})
 	fd := silent(t)

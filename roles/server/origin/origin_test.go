@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"trafficd/eventloop"
 	"trafficd/roles/server/buffer"
 	"trafficd/roles/server/http1"
 	"trafficd/roles/server/parent"
@@ -344,13 +345,23 @@ func TestWhatCameUnaskedIsNoAnswer(t *testing.T) {
 		return false
 	})
 	q := r.get(addr)
-	r.on(func() { // the loop is kept busy until the bytes are in the sockets
+	bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(bell)
+	var asks eventloop.Watch
+	r.on(func() { // the loop is kept busy until somebody wants to ask, and then the bytes are in the sockets
+		if err := r.loop.Watch(&asks, bell, eventloop.Readable|eventloop.Edge, onEvent(func() { r.pool.Start(&q.Exchange) })); err != nil {
+			t.Error(err)
+		}
+		unix.Write(bell, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 		close(now)
 		<-said
 		<-said
-		r.pool.Start(&q.Exchange)
 	})
 	q.wait()
+	r.on(func() { r.loop.Remove(&asks) })
 	if q.failure != nil || string(q.body) != "good" {
 		t.Errorf("got %q and %+v", q.body, q.failure)
 	}
@@ -360,6 +371,11 @@ func TestWhatCameUnaskedIsNoAnswer(t *testing.T) {
 		}
 	})
 }
+
+// onEvent makes a function a handler.
+type onEvent func()
+
+func (f onEvent) HandleEvent(*eventloop.Watch, eventloop.Event) { f() }
 
 // The same where a request waits for the connection.
 func TestWhatCameUnaskedIsNoAnswerToWhoWaits(t *testing.T) {

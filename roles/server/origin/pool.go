@@ -154,8 +154,9 @@ func (p *Pool) take(s *parent.Server, once bool) *Conn {
 		}
 		p.drop(c)
 		// What has come meanwhile, and its event has not, is no answer to what is going to be asked (RFC 9112
-		// section 9.2): it would be another's, and might be stored.
-		if c.quiet() {
+		// section 9.2): it would be another's, and might be stored. The loop knows of it; of what comes in this very
+		// moment only the socket does, which is asked where a request must not be sent in vain.
+		if !once && !p.loop.Pending(&c.watch) || c.quiet() {
 			return c
 		}
 		c.close()
