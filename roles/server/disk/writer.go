@@ -628,11 +628,11 @@ func (w *writer) rescue(seg uint32) {
 	}
 	budget := int64(x.segSize) / rescueShare
 	for _, e := range slices.Backward(es) {
-		if e.kind == kindTombstone || !x.leadsTo(e.key, placeOf(seg, e.off, seq)) {
+		if e.kind == kindTombstone {
 			continue
 		}
-		s.mem.EachAlternate(e.key, func(o *cache.Object) {
-			if varyHash(o.Vary()) == e.vary && o.BodyLen()+int64(e.length) <= budget {
+		s.mem.EachAlternate(e.key, func(o *cache.Object) { // mostly there is none
+			if varyHash(o.Vary()) == e.vary && o.BodyLen()+int64(e.length) <= budget && x.leadsTo(e.key, placeOf(seg, e.off, seq)) {
 				budget -= o.BodyLen() + int64(e.length)
 				w.hot = append(w.hot, response{o.ID(), grave{e.key, e.vary}})
 			}
