@@ -14,6 +14,9 @@ import (
 //
 // So a scan, however long, passes through the tenth: nothing in it is hit twice, and the protected
 // segments are not touched. What is asked for again at longer distances is found by its ghost.
+//
+// Before all of the store has been used for the first time nothing has to be evicted. A flood of misses passes through the tenth all the
+// same, as far as the tier below has what goes (passesThrough): memory is taken for what comes at leisure, or is asked for again.
 const (
 	probation = iota
 	protected
@@ -108,6 +111,13 @@ func (q *fifo) push(seg uint32) {
 	q.n++
 }
 
+// pushFront enters one as the oldest.
+func (q *fifo) pushFront(seg uint32) {
+	q.head--
+	q.n++
+	*q.at(0) = seg
+}
+
 func (q *fifo) pop() uint32 {
 	seg := *q.at(0)
 	q.head++
@@ -164,7 +174,7 @@ func (s *Store) queue(seg uint32) {
 // what their table says. The caller holds ring.mu.
 func (s *Store) takeStock() {
 	s.ring.sealed = [numClasses]fifo{newFIFO(len(s.segs)), newFIFO(len(s.segs))}
-	s.ring.spares = newFIFO(len(s.segs))
+	s.ring.spares, s.ring.fresh = newFIFO(len(s.segs)), 0
 	s.ring.condemned = make([]uint32, 0, len(s.segs))
 	// The serial number of the opening, which orders them, above the segment's own.
 	order := make([]uint64, 0, len(s.segs))
@@ -177,6 +187,7 @@ func (s *Store) takeStock() {
 		switch stateOf(s.segs[seg].word.Load()) {
 		case segFree:
 			s.ring.spares.push(seg)
+			s.ring.fresh++
 		case segSealed:
 			s.queue(seg)
 		case segCondemned:

@@ -3,6 +3,7 @@ package cache
 import (
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -313,6 +314,80 @@ func TestProtectionOutlivesTheProcess(t *testing.T) {
 	}
 	if s.Stats().Protected == 0 {
 		t.Error("nothing is protected")
+	}
+}
+
+// A flood of misses passes through the part of the store that is on probation, as long as the tier below has what goes, although
+// there is memory that was never used. What is hit stays.
+func TestAFloodPassesThroughWhatIsOnProbation(t *testing.T) {
+	for _, test := range []struct {
+		name         string
+		flood, below bool
+		through      bool
+	}{
+		{"a flood", true, true, true},
+		{"no flood", false, true, false},
+		{"a flood that the tier below has not", true, false, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newContest(t, 16<<20, 2000)
+			s := c.s
+			s.ring.flood = test.flood
+			for n := range uint64(c.capacity() * 2 / 3) {
+				o := store(t, c.a, keyN(n), 1, "", c.size, true)
+				if test.below {
+					o.MarkOnDisk()
+				}
+				o.Release()
+				if n%100 == 1 { // hit while it is on probation
+					for range 2 {
+						o, _ := c.a.Lookup(keyN(n), nil)
+						o.Release()
+					}
+				}
+				select {
+				case <-s.wake:
+					s.tend()
+				default:
+				}
+			}
+			if through := s.ring.fresh > uint32(len(s.segs)/2); through != test.through {
+				t.Errorf("of %d segments %d were never used", len(s.segs), s.ring.fresh)
+			}
+			for n := uint64(1); n < uint64(c.capacity()*2/3); n += 100 {
+				o, found := c.a.Lookup(keyN(n), nil)
+				if !found {
+					t.Errorf("%d was hit, and is gone", n)
+				}
+				o.Release()
+			}
+		})
+	}
+}
+
+// So many segments in so short a time are a flood.
+func TestWhatIsAFlood(t *testing.T) {
+	s := newStore(t, small, Options{})
+	now := time.Now()
+	look := func(segments int, after time.Duration) bool {
+		now = now.Add(after)
+		s.super.filling.Add(uint64(segments))
+		s.gaugeFlood(now)
+		return s.ring.flood
+	}
+	much := 2 * floodRate / int(s.segSize)
+	look(0, time.Hour)
+	for _, step := range []struct {
+		segments int
+		after    time.Duration
+		want     bool
+	}{
+		{1, floodTime / 2, false}, {much, floodTime / 4, false}, {0, time.Second, true}, {much / 4, time.Second, false},
+		{much, time.Second, true}, {0, floodTime / 2, true}, {1, floodTime, false}, {1, time.Hour, false},
+	} {
+		if got := look(step.segments, step.after); got != step.want {
+			t.Errorf("%d segments after %v: %v", step.segments, step.after, got)
+		}
 	}
 }
 

@@ -152,14 +152,17 @@ func (s *Store) seal(c *cursor) {
 func (s *Store) openSpare(c *cursor, class uint32) bool {
 	s.reclaim()
 	for s.ring.spares.n > 0 {
-		if seg := s.ring.spares.pop(); s.activate(c, seg, class) {
+		seg := s.ring.spares.pop()
+		s.ring.fresh = min(s.ring.fresh, s.ring.spares.n)
+		if s.activate(c, seg, class) {
 			return true
 		}
 	}
 	return false
 }
 
-// reclaim makes spares of what was condemned and is pinned no longer. The caller holds ring.mu.
+// reclaim makes spares of what was condemned and is pinned no longer. They are used again first: the processor has more of
+// them than of others. The caller holds ring.mu.
 func (s *Store) reclaim() {
 	if s.hold.Load() {
 		return
@@ -169,7 +172,7 @@ func (s *Store) reclaim() {
 		if s.pinned(seg) {
 			still = append(still, seg)
 		} else {
-			s.ring.spares.push(seg)
+			s.ring.spares.pushFront(seg)
 		}
 	}
 	s.ring.condemned = still

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -71,13 +72,21 @@ type Store struct {
 	ring struct {
 		sync.Mutex
 		sealed    [numClasses]fifo // full segments that serve, the oldest of each class first
-		spares    fifo             // never used, or evicted and not pinned: can be opened
+		spares    fifo             // evicted and not pinned, or never used: can be opened
+		fresh     uint32           // how many of those were never used: the last
+		flood     bool             // misses come in a flood, as Tend has found
 		condemned []uint32         // evicted, but pinned when last looked at
 		keep      cursor           // a protected segment, for what survives an eviction
 		// left are segments that predecessors have not filled, the newest last. Once it is certain that
 		// those are gone (EndHold) they are filled up, or each death would cost one for each
 		// loop, and in the end a hot object its place. Only segment and generation count.
 		left []location
+	}
+
+	// tender is what Tend knows of the past. Its goroutine owns it.
+	tender struct {
+		opened uint64 // segments, when it looked last
+		looked time.Time
 	}
 
 	fencing sync.Mutex // for one purge at a time to put up its fences

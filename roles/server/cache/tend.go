@@ -2,6 +2,7 @@ package cache
 
 import (
 	"math"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,7 @@ func (s *Store) Tend(stop <-chan struct{}) {
 			return
 		case <-s.wake:
 		}
+		s.gaugeFlood(time.Now())
 		s.tend()
 		s.populateSpare()
 	}
@@ -77,10 +79,51 @@ func (s *Store) nextVictim() (uint32, bool) {
 	s.ring.Lock()
 	defer s.ring.Unlock()
 	s.reclaim()
-	if s.ring.spares.n >= s.stockTarget() {
+	if s.ring.spares.n >= s.stockTarget() && !s.passesThrough() {
 		return 0, false
 	}
 	return s.victim()
+}
+
+// From floodRate bytes a second on, in the mean of floodTime, misses are a flood.
+const (
+	floodRate = 32 << 20
+	floodTime = 100 * time.Millisecond
+)
+
+// gaugeFlood finds out how fast segments are opened.
+func (s *Store) gaugeFlood(now time.Time) {
+	opened := s.super.filling.Load()
+	took := now.Sub(s.tender.looked)
+	if took < floodTime {
+		return
+	}
+	flood := float64(opened-s.tender.opened)*float64(s.segSize) >= floodRate*took.Seconds()
+	s.tender.opened, s.tender.looked = opened, now
+	s.ring.Lock()
+	s.ring.flood = flood
+	s.ring.Unlock()
+}
+
+// passesThrough reports whether a flood of misses is to take the place of what is on probation although there are segments
+// that were never used. To touch memory for the first time is a twentieth of what a miss costs, and a fifth where a
+// hypervisor has to find it. Nothing is lost, since the tier below has what goes. The caller holds ring.mu.
+func (s *Store) passesThrough() bool {
+	q := &s.ring.sealed[probation]
+	if !s.ring.flood || q.n <= s.probationTarget() || s.ring.spares.n-s.ring.fresh >= s.stockTarget() {
+		return false
+	}
+	oldest := *q.at(0)
+	return !s.pinned(oldest) && s.isBelow(oldest)
+}
+
+// isBelow reports whether the tier below has all that a segment serves.
+func (s *Store) isBelow(seg uint32) bool {
+	all := true
+	s.records(seg, func(l location, h *objectHeader) {
+		all = all && (h.flags.Load()&flagOnDisk != 0 || !s.indexed(h.key, l))
+	})
+	return all
 }
 
 // rescueLarge copies the large objects of a victim that were hit, as long as they fit what is left of the budget in
