@@ -25,11 +25,11 @@ func (s *Store) Tend(stop <-chan struct{}) {
 	}
 }
 
-// populateSpare has the kernel put memory behind the spare segment that is opened next: page by page, as a loop
-// fills it for the first time, that is a twentieth of what a miss costs.
+// populateSpare has the kernel put memory behind the spare segment that is opened next, if that was never used: page by page, as a
+// loop fills it for the first time, that is a twentieth of what a miss costs.
 func (s *Store) populateSpare() {
 	s.ring.Lock()
-	if s.ring.spares.n == 0 {
+	if s.ring.fresh == 0 || s.ring.fresh < s.ring.spares.n {
 		s.ring.Unlock()
 		return
 	}

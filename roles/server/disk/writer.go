@@ -351,7 +351,6 @@ func (w *writer) save(q response) {
 		w.drop(q.grave)
 		return
 	}
-	w.index().expect(q.key, true) // for when it is written
 	w.queued = append(w.queued, queued{object: o, grave: q.grave, place: p, info: infoOf(r.length, e.vary), changes: changes})
 }
 
@@ -456,6 +455,9 @@ func (w *writer) flush() bool {
 		x.hdr.keys.Store(1)
 	}
 	for i := range w.queued {
+		if next := i + expectAhead; next < len(w.queued) {
+			x.expect(w.queued[next].key, true)
+		}
 		w.enter(&w.queued[i])
 	}
 	clear(w.queued)
@@ -467,6 +469,9 @@ func (w *writer) flush() bool {
 	w.writes, w.bytes = 0, 0
 	return true
 }
+
+// expectAhead is how many entries before its turn the processor is told of one: enough for memory to answer.
+const expectAhead = 8
 
 // way is how the buffer is written. While more comes than the medium takes, that is through the page cache, which takes it
 // at once: what waits here would be lost if all processes were killed.
