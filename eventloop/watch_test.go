@@ -466,7 +466,6 @@ func accept(t testing.TB, ln int) int {
 	return fd
 }
 
-// A watch can be passed on: the same descriptor and interest, another memory and handler.
 // Pending knows of the events of a batch that have not had their turn, and supposes that there are some where more was ready
 // than a batch holds.
 func TestPending(t *testing.T) {
@@ -518,6 +517,7 @@ func TestPending(t *testing.T) {
 	}
 }
 
+// A watch can be passed on: the same descriptor and interest, another memory and handler.
 func TestPass(t *testing.T) {
 	l := start(t, eventloop.Options{})
 	fd := silent(t)

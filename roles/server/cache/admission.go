@@ -174,7 +174,7 @@ func (s *Store) queue(seg uint32) {
 // what their table says. The caller holds ring.mu.
 func (s *Store) takeStock() {
 	s.ring.sealed = [numClasses]fifo{newFIFO(len(s.segs)), newFIFO(len(s.segs))}
-	s.ring.spares, s.ring.fresh = newFIFO(len(s.segs)), 0
+	s.ring.spares = newFIFO(len(s.segs))
 	s.ring.condemned = make([]uint32, 0, len(s.segs))
 	// The serial number of the opening, which orders them, above the segment's own.
 	order := make([]uint64, 0, len(s.segs))
@@ -187,7 +187,6 @@ func (s *Store) takeStock() {
 		switch stateOf(s.segs[seg].word.Load()) {
 		case segFree:
 			s.ring.spares.push(seg)
-			s.ring.fresh++
 		case segSealed:
 			s.queue(seg)
 		case segCondemned:

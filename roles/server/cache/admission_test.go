@@ -331,9 +331,9 @@ func TestAFloodPassesThroughWhatIsOnProbation(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newContest(t, 16<<20, 2000)
-			s := c.s
+			s, all := c.s, uint64(c.capacity()*2/3)
 			s.ring.flood = test.flood
-			for n := range uint64(c.capacity() * 2 / 3) {
+			for n := range all {
 				o := store(t, c.a, keyN(n), 1, "", c.size, true)
 				if test.below {
 					o.MarkOnDisk()
@@ -351,10 +351,16 @@ func TestAFloodPassesThroughWhatIsOnProbation(t *testing.T) {
 				default:
 				}
 			}
-			if through := s.ring.fresh > uint32(len(s.segs)/2); through != test.through {
-				t.Errorf("of %d segments %d were never used", len(s.segs), s.ring.fresh)
+			unused := 0
+			for i := range s.segs {
+				if stateOf(s.segs[i].word.Load()) == segFree {
+					unused++
+				}
 			}
-			for n := uint64(1); n < uint64(c.capacity()*2/3); n += 100 {
+			if through := unused > len(s.segs)/2; through != test.through {
+				t.Errorf("of %d segments %d were never used", len(s.segs), unused)
+			}
+			for n := uint64(1); n < all; n += 100 {
 				o, found := c.a.Lookup(keyN(n), nil)
 				if !found {
 					t.Errorf("%d was hit, and is gone", n)

@@ -152,9 +152,7 @@ func (s *Store) seal(c *cursor) {
 func (s *Store) openSpare(c *cursor, class uint32) bool {
 	s.reclaim()
 	for s.ring.spares.n > 0 {
-		seg := s.ring.spares.pop()
-		s.ring.fresh = min(s.ring.fresh, s.ring.spares.n)
-		if s.activate(c, seg, class) {
+		if seg := s.ring.spares.pop(); s.activate(c, seg, class) {
 			return true
 		}
 	}

@@ -72,8 +72,7 @@ type Store struct {
 	ring struct {
 		sync.Mutex
 		sealed    [numClasses]fifo // full segments that serve, the oldest of each class first
-		spares    fifo             // evicted and not pinned, or never used: can be opened
-		fresh     uint32           // how many of those were never used: the last
+		spares    fifo             // can be opened: first what was evicted and is not pinned, then what was never used
 		flood     bool             // misses come in a flood, as Tend has found
 		condemned []uint32         // evicted, but pinned when last looked at
 		keep      cursor           // a protected segment, for what survives an eviction

@@ -29,7 +29,7 @@ func (s *Store) Tend(stop <-chan struct{}) {
 // loop fills it for the first time, that is a twentieth of what a miss costs.
 func (s *Store) populateSpare() {
 	s.ring.Lock()
-	if s.ring.fresh == 0 || s.ring.fresh < s.ring.spares.n {
+	if !s.unusedSpare(0) {
 		s.ring.Unlock()
 		return
 	}
@@ -37,6 +37,12 @@ func (s *Store) populateSpare() {
 	s.ring.Unlock()
 	// An error (before Linux 5.14) changes nothing: the pages come as they are touched.
 	_ = unix.Madvise(s.bytesAt(next, s.segSize), unix.MADV_POPULATE_WRITE)
+}
+
+// unusedSpare reports whether the i-th spare segment, and with it all that follow, was never used. The caller holds ring.mu.
+func (s *Store) unusedSpare(i uint32) bool {
+	q := &s.ring.spares
+	return i < q.n && stateOf(s.segs[*q.at(i)].word.Load()) == segFree
 }
 
 // rouse tells a goroutine that there is something to do.
@@ -110,7 +116,7 @@ func (s *Store) gaugeFlood(now time.Time) {
 // hypervisor has to find it. Nothing is lost, since the tier below has what goes. The caller holds ring.mu.
 func (s *Store) passesThrough() bool {
 	q := &s.ring.sealed[probation]
-	if !s.ring.flood || q.n <= s.probationTarget() || s.ring.spares.n-s.ring.fresh >= s.stockTarget() {
+	if !s.ring.flood || q.n <= s.probationTarget() || !s.unusedSpare(s.stockTarget()-1) {
 		return false
 	}
 	oldest := *q.at(0)

@@ -315,12 +315,9 @@ func TestOnceAvoidsAConnectionThatHasEnded(t *testing.T) {
 	})
 }
 
-// RFC 9112 section 9.2: what came before the request was sent is no answer to it, also where no event has told of it. It may be
-// the answer to a request that an origin took out of a body that it did not read.
-func TestWhatCameUnaskedIsNoAnswer(t *testing.T) {
-	r := newRig(t, nil)
-	now, said := make(chan struct{}), make(chan struct{})
-	speaksUp := func(p *peer) {
+// speaksUp answers a request, and when it is time says something more, unasked.
+func speaksUp(now <-chan struct{}, said chan<- struct{}) func(*peer) {
+	return func(p *peer) {
 		p.request()
 		p.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		<-now
@@ -328,7 +325,14 @@ func TestWhatCameUnaskedIsNoAnswer(t *testing.T) {
 		said <- struct{}{}
 		p.stay()
 	}
-	addr := serve(t, speaksUp, speaksUp, answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"))
+}
+
+// RFC 9112 section 9.2: what came before the request was sent is no answer to it, also where no event has told of it. It may be
+// the answer to a request that an origin took out of a body that it did not read.
+func TestWhatCameUnaskedIsNoAnswer(t *testing.T) {
+	r := newRig(t, nil)
+	now, said := make(chan struct{}), make(chan struct{})
+	addr := serve(t, speaksUp(now, said), speaksUp(now, said), answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"))
 	both := []*request{r.get(addr), r.get(addr)}
 	r.on(func() {
 		for _, q := range both {
@@ -382,14 +386,7 @@ func TestWhatCameUnaskedIsNoAnswerToWhoWaits(t *testing.T) {
 	r := newRig(t, func(l *Limits) { l.Wait = long })
 	r.parents.Configure(parent.Settings{MaxConnections: 1, MaxWaiting: 1}, nil)
 	now, said := make(chan struct{}), make(chan struct{})
-	addr := serve(t, func(p *peer) {
-		p.request()
-		p.say("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-		<-now
-		p.say("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-		close(said)
-		p.stay()
-	}, answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"))
+	addr := serve(t, speaksUp(now, said), answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"))
 	first, next := r.get(addr), r.get(addr)
 	first.hook = func(at string) {
 		if at == "end" { // the response has come, and nothing more

@@ -13,10 +13,10 @@ import (
 // whoever sent it:
 //
 //   - Fields that name another target than the request line does, which rules and
-//     cache have gone by, are not passed on (header.OtherTarget).
+//     cache have gone by, are not passed on (header.OtherTarget). Nor is Proxy, which becomes
+//     HTTP_PROXY in the environment of a CGI program.
 //   - Fields that name another method (header.OtherMethod) are passed on with unsafe methods only: a GET
 //     is a GET for all.
-//   - Nor is Proxy, which becomes HTTP_PROXY in the environment of a CGI program.
 //   - X-Forwarded-For goes on as one list with the client's address at its end, and nothing in it that
 //     is no address. Nor is anything else that tells who came (header.ClientAddress) passed on with a value that is none:
 //     these are no part of the key, so what an origin makes of them must not be whatever a client likes.
